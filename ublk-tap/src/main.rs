@@ -1,0 +1,4 @@
+//! Skeleton.
+
+/// Entry point.
+fn main() {}
