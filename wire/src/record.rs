@@ -47,6 +47,8 @@ pub enum RecordKind {
     Member = 6,
     /// Writes before this stamp were given up; payload is a reason.
     Gap = 7,
+    /// The tap claimed this place and gave it back; nothing happened. Settle marks name it void.
+    Void = 8,
 }
 
 /// A checked record header.
@@ -134,6 +136,7 @@ impl RecordKind {
             5 => Self::Bookmark,
             6 => Self::Member,
             7 => Self::Gap,
+            8 => Self::Void,
             _ => return Err(RecordError::UnknownKind(code)),
         })
     }
@@ -141,7 +144,8 @@ impl RecordKind {
     /// Whether range and payload lengths are possible for this kind.
     ///
     /// `write` and `copy` carry their range, `discard` and `zero` carry nothing, the others carry a
-    /// payload and no range. Ranges are whole sectors of at least 512 bytes and end below 2^63.
+    /// payload and no range, `void` has neither. Ranges are whole sectors of at least 512 bytes and
+    /// end below 2^63.
     pub fn allows(self, offset_bytes: u64, length_bytes: u32, payload_bytes: u32) -> bool {
         let whole = length_bytes > 0
             && length_bytes.is_multiple_of(SECTOR_BYTES_MIN)
@@ -159,6 +163,7 @@ impl RecordKind {
             Self::Bookmark | Self::Member | Self::Gap => {
                 length_bytes == 0 && offset_bytes == 0 && payload_bytes <= 4096
             }
+            Self::Void => length_bytes == 0 && offset_bytes == 0 && payload_bytes == 0,
         }
     }
 }
