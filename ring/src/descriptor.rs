@@ -1,0 +1,276 @@
+//! The 64-byte descriptor of a slot, as words and as fields.
+//!
+//! Pure. Word 0 is the state word, `stamp << 3 | state`: a slot of an earlier lap is recognised by
+//! its stamp. It is written last with release order and read first with acquire order; the other
+//! words are meaningful only between two equal reads of it.
+//!
+//! ```text
+//!   0  stamp << 3 | state        32  payload start, in units of 512 bytes
+//!   8  time mark                 40  payload end, in units of 512 bytes
+//!  16  offset, bytes             48  volume u16 | kind u8 | flags u8 | zero u32
+//!  24  length u32 | payload u32  56  zero
+//! ```
+
+use crate::place::{Cursor, Geometry, Placement, units_of};
+use wire::{RecordKind, VolumeIndex};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Words of a descriptor.
+pub(crate) const DESCRIPTOR_WORDS: usize = 8;
+/// Index of the state word.
+pub(crate) const STATE_WORD: usize = 0;
+const STATE_BITS: u32 = 3;
+const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
+const FLAG_FUA: u8 = 1;
+
+/// How far a record has come. The order is the order of its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// Its fields are being written.
+    Opening = 0,
+    /// Stamp, mark and positions are fixed; the payload is on its way.
+    Claimed = 1,
+    /// Complete; the shipper may read it.
+    Filled = 2,
+    /// The disk has taken it.
+    Settled = 3,
+    /// The disk refused it, or it was given back.
+    Void = 4,
+}
+
+/// Stamp and state of a slot at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StateWord {
+    pub(crate) stamp: u64,
+    pub(crate) state: Option<State>,
+}
+
+/// A descriptor without its state word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct Descriptor {
+    pub(crate) mark: u64,
+    pub(crate) offset_bytes: u64,
+    pub(crate) length_bytes: u32,
+    pub(crate) payload_bytes: u32,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    volume: u16,
+    kind: u8,
+    flags: u8,
+    zero: [u8; 12],
+}
+
+const _: () = assert!(size_of::<Descriptor>() == (DESCRIPTOR_WORDS - 1) * 8);
+
+/// What a record is, apart from its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordFields {
+    /// What the record does.
+    pub kind: RecordKind,
+    /// To which volume.
+    pub volume: VolumeIndex,
+    /// Whether forced unit access was asked for.
+    pub fua: bool,
+    /// First byte of the range on the volume.
+    pub offset_bytes: u64,
+    /// Length of the range.
+    pub length_bytes: u32,
+    /// Bytes of the claimed payload that belong to the record.
+    pub payload_bytes: u32,
+}
+
+impl RecordFields {
+    /// The application wrote the payload.
+    pub fn write(volume: VolumeIndex, offset_bytes: u64, length_bytes: u32, fua: bool) -> Self {
+        let fields = Self::range(RecordKind::Write, volume, offset_bytes, length_bytes);
+        Self {
+            fua,
+            payload_bytes: length_bytes,
+            ..fields
+        }
+    }
+
+    /// The payload is what the disk held.
+    pub fn copy(volume: VolumeIndex, offset_bytes: u64, length_bytes: u32) -> Self {
+        let fields = Self::range(RecordKind::Copy, volume, offset_bytes, length_bytes);
+        Self {
+            payload_bytes: length_bytes,
+            ..fields
+        }
+    }
+
+    /// The application discarded the range.
+    pub fn discard(volume: VolumeIndex, offset_bytes: u64, length_bytes: u32) -> Self {
+        Self::range(RecordKind::Discard, volume, offset_bytes, length_bytes)
+    }
+
+    /// The range was zeroed, or a copy found only zeroes in it.
+    pub fn zero(volume: VolumeIndex, offset_bytes: u64, length_bytes: u32) -> Self {
+        Self::range(RecordKind::Zero, volume, offset_bytes, length_bytes)
+    }
+
+    /// A volume joins, is ready, leaves or continues; the payload is a [`wire::Member`].
+    pub fn member(volume: VolumeIndex, payload_bytes: u32) -> Self {
+        let fields = Self::range(RecordKind::Member, volume, 0, 0);
+        Self {
+            payload_bytes,
+            ..fields
+        }
+    }
+
+    /// Writes before this place were given up; the payload is a reason.
+    pub fn gap(payload_bytes: u32) -> Self {
+        let fields = Self::range(RecordKind::Gap, VolumeIndex::default(), 0, 0);
+        Self {
+            payload_bytes,
+            ..fields
+        }
+    }
+
+    /// A place that was given back.
+    pub(crate) fn nothing() -> Self {
+        Self::range(RecordKind::Void, VolumeIndex::default(), 0, 0)
+    }
+
+    fn range(kind: RecordKind, volume: VolumeIndex, offset_bytes: u64, length_bytes: u32) -> Self {
+        Self {
+            kind,
+            volume,
+            fua: false,
+            offset_bytes,
+            length_bytes,
+            payload_bytes: 0,
+        }
+    }
+
+    /// Whether these lengths are possible for the kind.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.kind
+            .allows(self.offset_bytes, self.length_bytes, self.payload_bytes)
+    }
+}
+
+impl State {
+    fn from_code(code: u64) -> Option<Self> {
+        Some(match code {
+            0 => Self::Opening,
+            1 => Self::Claimed,
+            2 => Self::Filled,
+            3 => Self::Settled,
+            4 => Self::Void,
+            _ => return None,
+        })
+    }
+
+    /// Whether the disk has answered: the memory of the record is no longer in use by it.
+    pub(crate) fn is_done(self) -> bool {
+        self >= Self::Settled
+    }
+}
+
+impl StateWord {
+    pub(crate) fn pack(stamp: u64, state: State) -> u64 {
+        assert!(stamp <= u64::MAX >> STATE_BITS);
+        stamp << STATE_BITS | u64::from(state as u8)
+    }
+
+    pub(crate) fn unpack(word: u64) -> Self {
+        Self {
+            stamp: word >> STATE_BITS,
+            state: State::from_code(word & STATE_MASK),
+        }
+    }
+
+    /// The state, if the slot belongs to `stamp` and is complete.
+    pub(crate) fn filled_as(self, stamp: u64) -> Option<State> {
+        let state = self.state.filter(|state| *state >= State::Filled)?;
+        (self.stamp == stamp).then_some(state)
+    }
+
+    /// The final state, if the slot belongs to `stamp` and the disk has answered.
+    pub(crate) fn done_as(self, stamp: u64) -> Option<State> {
+        self.filled_as(stamp).filter(|state| state.is_done())
+    }
+}
+
+impl Descriptor {
+    pub(crate) fn new(placement: Placement, mark: u64) -> Self {
+        Self {
+            mark,
+            offset_bytes: 0,
+            length_bytes: 0,
+            payload_bytes: 0,
+            start: placement.start,
+            end: placement.end,
+            volume: 0,
+            kind: RecordKind::Void as u8,
+            flags: 0,
+            zero: [0; 12],
+        }
+    }
+
+    /// The descriptor with its fields.
+    #[must_use]
+    pub(crate) fn with(mut self, fields: RecordFields) -> Self {
+        self.offset_bytes = fields.offset_bytes;
+        self.length_bytes = fields.length_bytes;
+        self.payload_bytes = fields.payload_bytes;
+        self.volume = fields.volume.0;
+        self.kind = fields.kind as u8;
+        self.flags = if fields.fua { FLAG_FUA } else { 0 };
+        self
+    }
+
+    /// The words after the state word.
+    pub(crate) fn to_words(self) -> [u64; DESCRIPTOR_WORDS - 1] {
+        zerocopy::transmute!(self)
+    }
+
+    pub(crate) fn from_words(words: [u64; DESCRIPTOR_WORDS - 1]) -> Self {
+        zerocopy::transmute!(words)
+    }
+
+    /// The fields, if everything in the descriptor is possible for `stamp` in this ring.
+    ///
+    /// The error names what is not: nothing of such a record may be used.
+    pub(crate) fn check(
+        &self,
+        stamp: u64,
+        freed: Cursor,
+        geometry: Geometry,
+    ) -> Result<RecordFields, &'static str> {
+        let placement = Placement {
+            stamp,
+            start: self.start,
+            end: self.end,
+        };
+        if !geometry.holds(placement, freed) {
+            return Err("payload position");
+        }
+        if units_of(u64::from(self.payload_bytes)) > self.end - self.start {
+            return Err("payload length");
+        }
+        let kind = RecordKind::from_code(self.kind).map_err(|_| "kind")?;
+        if self.flags > FLAG_FUA || self.zero != [0; 12] {
+            return Err("flags");
+        }
+        let fields = RecordFields {
+            kind,
+            volume: VolumeIndex(self.volume),
+            fua: self.flags & FLAG_FUA != 0,
+            offset_bytes: self.offset_bytes,
+            length_bytes: self.length_bytes,
+            payload_bytes: self.payload_bytes,
+        };
+        if !fields.is_sound() {
+            return Err("range");
+        }
+        Ok(fields)
+    }
+}
+
+#[cfg(test)]
+#[path = "descriptor_tests.rs"]
+mod tests;
