@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Source to receiver: [`Hello`], [`SettleMark`], [`Heartbeat`], `Bye`. Receiver to source:
-//! [`HelloAck`], [`Refusal`], [`Ack`], [`CopyWanted`], `Bye`. See `docs/protocol.md`.
+//! [`HelloAck`], [`Refusal`], [`Ack`], [`CopyWanted`], `Notice`, `Bye`. See `docs/protocol.md`.
 
 mod flow;
 mod hello;
@@ -42,6 +42,8 @@ pub enum Control {
     CopyWanted(CopyWanted),
     /// The sender ends the session, in words.
     Bye(String),
+    /// What holds the receiver up, in words; empty when nothing does any more.
+    Notice(String),
 }
 
 /// A checked frame header.
@@ -61,6 +63,7 @@ const HEARTBEAT: u16 = 5;
 const ACK: u16 = 6;
 const COPY_WANTED: u16 = 7;
 const BYE: u16 = 8;
+const NOTICE: u16 = 9;
 
 impl FrameHeader {
     /// Reads a frame header; the length is bounded before anyone allocates by it.
@@ -92,7 +95,8 @@ impl Control {
             Self::Heartbeat(beat) => (HEARTBEAT, beat.to_bytes()),
             Self::Ack(ack) => (ACK, ack.to_bytes()),
             Self::CopyWanted(wanted) => (COPY_WANTED, wanted.to_bytes()),
-            Self::Bye(reason) => (BYE, bye_bytes(reason)),
+            Self::Bye(reason) => (BYE, reason_bytes(reason)),
+            Self::Notice(reason) => (NOTICE, reason_bytes(reason)),
         };
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         assert!(
@@ -114,19 +118,20 @@ impl Control {
             HEARTBEAT => Self::Heartbeat(Heartbeat::parse(body)?),
             ACK => Self::Ack(Ack::parse(body)?),
             COPY_WANTED => Self::CopyWanted(CopyWanted::parse(body)?),
-            BYE => Self::Bye(parse_bye(body)?),
+            BYE => Self::Bye(parse_reason(body)?),
+            NOTICE => Self::Notice(parse_reason(body)?),
             _ => return Err(DecodeError::BadValue("message type")),
         })
     }
 }
 
-fn bye_bytes(reason: &str) -> Vec<u8> {
+fn reason_bytes(reason: &str) -> Vec<u8> {
     let mut writer = Writer::new();
     writer.reason(reason);
     writer.into_bytes()
 }
 
-fn parse_bye(body: &[u8]) -> Result<String, DecodeError> {
+fn parse_reason(body: &[u8]) -> Result<String, DecodeError> {
     let mut reader = Reader::new(body);
     let reason = reader.text("reason", TEXT_BYTES_MAX)?;
     reader.finish()?;

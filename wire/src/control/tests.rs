@@ -72,6 +72,7 @@ fn every_message() -> Vec<Control> {
             reason: String::new(),
         }),
         Control::Bye("stopping".into()),
+        Control::Notice("receiver full".into()),
     ]
 }
 
