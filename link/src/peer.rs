@@ -1,0 +1,56 @@
+//! Who is at the other end of a connection, for which protocol, and with how much room.
+
+use crate::identity::pin_of;
+use crate::transport::{BATCH_STREAMS_MAX, RECEIVE_WINDOW_BYTES};
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{Connection, VarInt};
+use rustls::pki_types::CertificateDer;
+use wire::Pin;
+
+/// What a connection is for, told apart in the handshake (ALPN).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// A session: records, settle marks, acks.
+    Session,
+    /// The redemption of an enrolment token.
+    Join,
+}
+
+impl Protocol {
+    /// Every protocol of this build.
+    pub const ALL: [Self; 2] = [Self::Session, Self::Join];
+
+    /// The name in the handshake.
+    pub fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Session => b"ublk-tap/1",
+            Self::Join => b"ublk-tap-join/1",
+        }
+    }
+}
+
+/// Which protocol the handshake agreed on.
+pub fn protocol(connection: &Connection) -> Option<Protocol> {
+    let data = connection.handshake_data()?.downcast::<HandshakeData>();
+    let name = data.ok()?.protocol?;
+    Protocol::ALL.into_iter().find(|known| known.alpn() == name)
+}
+
+/// The pin of the certificate whose key the peer has proved in the handshake.
+pub fn peer_pin(connection: &Connection) -> Option<Pin> {
+    let chain = connection.peer_identity()?;
+    let chain = chain.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.first().map(pin_of)
+}
+
+/// Gives a peer whose pin and hello were accepted the room for a session.
+pub fn admit(connection: &Connection) {
+    connection.set_receive_window(RECEIVE_WINDOW_BYTES.into());
+    connection.set_max_concurrent_uni_streams(BATCH_STREAMS_MAX.into());
+}
+
+/// Closes `connection` with a reason in words; cut to what fits one packet.
+pub fn close(connection: &Connection, reason: &str) {
+    let cut = reason.floor_char_boundary(reason.len().min(wire::limits::TEXT_BYTES_MAX));
+    connection.close(VarInt::from_u32(0), &reason.as_bytes()[..cut]);
+}
