@@ -1,4 +1,4 @@
-//! Skeleton.
+//! `ublk-tap-receiver`.
 
 /// Entry point.
 fn main() {}

@@ -1,0 +1,232 @@
+//! The applier over disks in memory: what is written, what is refused, what stays failed.
+
+use super::*;
+use crate::fold::{ByteRange, Change, Effect, RecordAt};
+use crate::target::STRIPE_BYTES;
+use std::collections::BTreeMap;
+use wire::{RecordHeader, RecordKind, Stamp, TimeMark, VolumeIndex};
+
+const SECTOR: u32 = 512;
+
+/// A journal in memory.
+#[derive(Default)]
+struct Shelf {
+    records: BTreeMap<RecordAt, (RecordHeader, Vec<u8>)>,
+    reads: usize,
+}
+
+impl Shelf {
+    /// Seals a record of bytes `fill` and keeps it.
+    fn write(&mut self, stamp: u64, offset_bytes: u64, len: u32, fill: u8) -> Change {
+        let payload = vec![fill; len as usize];
+        let header = RecordHeader {
+            kind: RecordKind::Write,
+            fua: false,
+            volume: VolumeIndex(0),
+            stamp: Stamp(stamp),
+            mark: TimeMark(stamp),
+            offset_bytes,
+            length_bytes: len,
+            payload_bytes: len,
+            incarnation_id: 7,
+            checksum: 0,
+        };
+        let at = RecordAt {
+            segment: 1,
+            offset_bytes: stamp * 10_000,
+        };
+        self.records.insert(at, (header.sealed(&payload), payload));
+        let range = ByteRange::new(offset_bytes, u64::from(len));
+        Change {
+            stamp: Stamp(stamp),
+            range,
+            effect: Effect::Data(at),
+        }
+    }
+
+    fn payload(&mut self, change: &Change) -> &mut (RecordHeader, Vec<u8>) {
+        match change.effect {
+            Effect::Data(at) => self.records.get_mut(&at).unwrap(),
+            Effect::Zero => panic!("a zero has no payload"),
+        }
+    }
+}
+
+impl PayloadSource for Shelf {
+    fn read(&mut self, at: RecordAt, payload: &mut Vec<u8>) -> Result<RecordHeader, PayloadError> {
+        self.reads += 1;
+        let (header, bytes) = &self.records[&at];
+        payload.clone_from(bytes);
+        Ok(*header)
+    }
+}
+
+fn zero(stamp: u64, offset_bytes: u64, len_bytes: u64) -> Change {
+    let range = ByteRange::new(offset_bytes, len_bytes);
+    Change {
+        stamp: Stamp(stamp),
+        range,
+        effect: Effect::Zero,
+    }
+}
+
+fn name(text: &str) -> VolumeName {
+    text.parse().unwrap()
+}
+
+/// An applier with one volume of two striped disks full of garbage.
+fn site(volume: &str, size_bytes: u64) -> (Applier, [MemoryImage; 2]) {
+    let mut applier = Applier::new();
+    let images = add(&mut applier, volume, size_bytes);
+    (applier, images)
+}
+
+fn add(applier: &mut Applier, volume: &str, size_bytes: u64) -> [MemoryImage; 2] {
+    let layout = Layout::new(size_bytes, 2).unwrap();
+    let images = [0, 1].map(|target| MemoryImage::new(layout.target_bytes(target), 0xee));
+    let disks = images
+        .iter()
+        .map(|image| Box::new(image.disk()) as Box<dyn Disk>)
+        .collect();
+    applier.add_disks(name(volume), layout, SECTOR, disks);
+    images
+}
+
+fn load(
+    applier: &Applier,
+    volume: &str,
+    changes: &[Change],
+    shelf: &mut Shelf,
+) -> Result<Step, ApplyError> {
+    let volume = name(volume);
+    let mut fold = applier.fold(&volume).unwrap();
+    for change in changes {
+        fold.push(*change).unwrap();
+    }
+    applier.load(&volume.group, vec![(volume.volume, fold)], shelf)
+}
+
+#[test]
+fn a_step_puts_the_last_writes_on_all_disks_of_a_striped_volume() {
+    let (mut applier, images) = site("db/wal", 4 * STRIPE_BYTES);
+    let mut shelf = Shelf::default();
+    let changes = [
+        shelf.write(1, STRIPE_BYTES - 512, 1024, 1),
+        shelf.write(2, STRIPE_BYTES, 512, 2),
+        zero(3, 2 * STRIPE_BYTES, STRIPE_BYTES),
+    ];
+    let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+    assert_eq!((step.data_bytes(), step.writes()), (1024, 3));
+    let applied = applier.apply(step).unwrap();
+    assert_eq!(applied.known[0].1.len(), 2);
+    let [even, odd] = images.map(|image| image.bytes());
+    let stripe = STRIPE_BYTES as usize;
+    assert!(even[..stripe - 512].iter().all(|byte| *byte == 0xee));
+    assert!(even[stripe - 512..stripe].iter().all(|byte| *byte == 1));
+    assert!(even[stripe..].iter().all(|byte| *byte == 0));
+    assert!(odd[..512].iter().all(|byte| *byte == 2));
+    assert!(odd[512..].iter().all(|byte| *byte == 0xee));
+}
+
+#[test]
+fn a_record_that_was_wholly_overwritten_is_not_read() {
+    let (applier, _) = site("db/wal", 4 * STRIPE_BYTES);
+    let mut shelf = Shelf::default();
+    let changes = [shelf.write(1, 0, 4096, 1), shelf.write(2, 0, 4096, 2)];
+    load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+    assert_eq!(shelf.reads, 1);
+}
+
+#[test]
+fn a_damaged_record_stops_its_step_before_anything_is_written() {
+    let (mut applier, images) = site("db/wal", 4 * STRIPE_BYTES);
+    let mut shelf = Shelf::default();
+    let changes = [
+        shelf.write(1, 0, 4096, 1),
+        shelf.write(2, STRIPE_BYTES, 4096, 2),
+    ];
+    shelf.payload(&changes[1]).1[77] ^= 1;
+    let refused = load(&applier, "db/wal", &changes, &mut shelf);
+    assert!(matches!(
+        refused,
+        Err(ApplyError::Payload(PayloadError::Bad { .. }))
+    ));
+    assert_eq!(images[0].writes() + images[1].writes(), 0);
+    // It was fetched again: the same step goes through.
+    shelf.payload(&changes[1]).1[77] ^= 1;
+    let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+    applier.apply(step).unwrap();
+}
+
+#[test]
+fn a_sound_record_in_the_place_of_another_is_not_applied() {
+    let (applier, _) = site("db/wal", 4 * STRIPE_BYTES);
+    let mut shelf = Shelf::default();
+    let change = shelf.write(5, 0, 4096, 1);
+    let mut other = Shelf::default();
+    let stranger = other.write(6, 0, 4096, 1);
+    *shelf.payload(&change) = other.payload(&stranger).clone();
+    let refused = load(&applier, "db/wal", &[change], &mut shelf);
+    assert!(matches!(
+        refused,
+        Err(ApplyError::Payload(PayloadError::Other { .. }))
+    ));
+}
+
+#[test]
+fn a_failed_disk_fails_its_group_for_good_and_no_other() {
+    let (mut applier, images) = site("db/wal", 4 * STRIPE_BYTES);
+    let other = add(&mut applier, "web/root", 4 * STRIPE_BYTES);
+    let mut shelf = Shelf::default();
+    let changes = [
+        shelf.write(1, 0, 4096, 1),
+        shelf.write(2, STRIPE_BYTES, 4096, 2),
+    ];
+    images[1].fail_next("sync");
+    let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+    assert!(matches!(applier.apply(step), Err(ApplyError::Disk(_))));
+    assert!(
+        applier
+            .failure(&name("db/wal").group)
+            .unwrap()
+            .contains("sync")
+    );
+
+    let later = load(&applier, "db/wal", &changes, &mut shelf);
+    assert!(
+        matches!(later, Err(ApplyError::Failed { .. })),
+        "a retry must not pretend success"
+    );
+    let step = load(&applier, "web/root", &changes, &mut shelf).unwrap();
+    applier.apply(step).unwrap();
+    assert_eq!(other[0].bytes()[..4096], [1; 4096]);
+}
+
+#[test]
+fn a_step_done_twice_leaves_what_it_left_the_first_time() {
+    let (mut applier, images) = site("db/wal", 4 * STRIPE_BYTES);
+    let mut shelf = Shelf::default();
+    let changes = [
+        shelf.write(1, 0, 8192, 1),
+        zero(2, 4096, 8192),
+        shelf.write(3, 512, 512, 3),
+    ];
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+        let applied = applier.apply(step).unwrap();
+        seen.push((applied, images.clone().map(|image| image.bytes())));
+    }
+    assert_eq!(seen[0], seen[1]);
+}
+
+#[test]
+fn a_volume_that_was_removed_is_not_applied_to() {
+    let (mut applier, images) = site("db/wal", 4 * STRIPE_BYTES);
+    let mut shelf = Shelf::default();
+    let changes = [shelf.write(1, 0, 4096, 1)];
+    let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+    assert!(applier.remove(&name("db/wal")));
+    assert!(matches!(applier.apply(step), Err(ApplyError::NotOpen(_))));
+    assert_eq!(images[0].writes(), 0);
+}

@@ -1,0 +1,289 @@
+//! Catalog values as bytes: a version byte, then fields as [`wire::Writer`] puts them.
+//!
+//! Changing a layout means a new version byte and a reader for the old one; the golden-byte test
+//! notices a change that forgets it.
+
+use super::records::{
+    GroupRecord, SourceRecord, StreamState, TargetRecord, TokenRecord, VolumeRecord, VolumeState,
+};
+use crate::apply::{KNOWN_BLOCKS, KnownBlocks};
+use crate::target::{TARGETS_MAX, TargetIdentity};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use wire::limits::{IDENTITY_BYTES_MAX, VOLUMES_MAX};
+use wire::{DecodeError, Name, Pin, Reader, VolumeName, Writer};
+
+/// Version of every value.
+const VERSION: u8 = 1;
+/// Longest path of a target, in bytes.
+pub(super) const PATH_BYTES_MAX: usize = 4096;
+
+/// A value that lives in a table under a key it does not repeat.
+pub(super) trait Value: Sized {
+    /// Its name in messages.
+    const WHAT: &'static str;
+
+    /// Appends the fields after the version byte.
+    fn put(&self, writer: &mut Writer);
+
+    /// Reads them; `key` is the key of the table.
+    fn take(key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
+
+    /// The whole value.
+    fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.u8(VERSION);
+        self.put(&mut writer);
+        writer.into_bytes()
+    }
+
+    /// Reads a whole value.
+    fn decode(key: &str, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8()?;
+        if version != VERSION {
+            return Err(DecodeError::UnknownVersion(u16::from(version)));
+        }
+        let value = Self::take(key, &mut reader)?;
+        reader.finish()?;
+        Ok(value)
+    }
+}
+
+impl Value for TokenRecord {
+    const WHAT: &'static str = "token";
+
+    fn put(&self, writer: &mut Writer) {
+        writer.name(&self.source).u64(self.expires_unix_s);
+        put_time(writer, self.used_unix_s);
+    }
+
+    fn take(_key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            source: reader.name("source")?,
+            expires_unix_s: reader.u64()?,
+            used_unix_s: take_time(reader)?,
+        })
+    }
+}
+
+impl Value for SourceRecord {
+    const WHAT: &'static str = "source";
+
+    fn put(&self, writer: &mut Writer) {
+        writer.put(&self.pin.0).u64(self.enrolled_unix_s);
+        put_time(writer, self.revoked_unix_s);
+    }
+
+    fn take(key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let pin = reader
+            .take(32)?
+            .try_into()
+            .map_err(|_| DecodeError::Short)?;
+        Ok(Self {
+            name: Name::new(key).map_err(|_| DecodeError::BadValue("source name"))?,
+            pin: Pin(pin),
+            enrolled_unix_s: reader.u64()?,
+            revoked_unix_s: take_time(reader)?,
+        })
+    }
+}
+
+impl Value for GroupRecord {
+    const WHAT: &'static str = "group";
+
+    fn put(&self, writer: &mut Writer) {
+        writer.generation(self.generation);
+    }
+
+    fn take(_key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            generation: reader.generation()?,
+        })
+    }
+}
+
+impl Value for VolumeRecord {
+    const WHAT: &'static str = "volume";
+
+    fn put(&self, writer: &mut Writer) {
+        writer
+            .name(&self.source)
+            .u64(self.size_bytes)
+            .u32(self.sector_bytes);
+        writer.flag(self.disk.is_some());
+        writer.text(self.disk.as_deref().unwrap_or_default(), IDENTITY_BYTES_MAX);
+        writer.count(self.targets.len());
+        for target in &self.targets {
+            let path = target.path.as_os_str().as_bytes();
+            writer.count(path.len()).put(path);
+            put_identity(writer, &target.identity);
+        }
+    }
+
+    fn take(key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let name: VolumeName = key
+            .parse()
+            .map_err(|_| DecodeError::BadValue("volume name"))?;
+        let source = reader.name("source")?;
+        let (size_bytes, sector_bytes) = (reader.u64()?, reader.u32()?);
+        let (known, disk) = (reader.flag("disk")?, reader.identity()?);
+        let mut targets = Vec::new();
+        for _ in 0..reader.count("targets", TARGETS_MAX)? {
+            let len = reader.count("path", PATH_BYTES_MAX)?;
+            let path = PathBuf::from(OsString::from_vec(reader.take(len)?.to_vec()));
+            targets.push(TargetRecord {
+                path,
+                identity: take_identity(reader)?,
+                known: None,
+            });
+        }
+        let disk = known.then_some(disk);
+        Ok(Self {
+            name,
+            source,
+            size_bytes,
+            sector_bytes,
+            disk,
+            targets,
+        })
+    }
+}
+
+impl Value for StreamState {
+    const WHAT: &'static str = "stream";
+
+    fn put(&self, writer: &mut Writer) {
+        writer
+            .incarnation(self.incarnation)
+            .stamp(self.horizon)
+            .stamp(self.applied);
+        writer.mark(self.last_mark).count(self.volumes.len());
+        for (name, state) in &self.volumes {
+            writer.name(name);
+            put_state(writer, *state);
+        }
+    }
+
+    fn take(_key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut state = Self {
+            incarnation: reader.incarnation()?,
+            horizon: reader.stamp()?,
+            applied: reader.stamp()?,
+            last_mark: reader.mark()?,
+            volumes: BTreeMap::new(),
+        };
+        for _ in 0..reader.count("volumes", VOLUMES_MAX)? {
+            let name = reader.name("volume")?;
+            state.volumes.insert(name, take_state(reader)?);
+        }
+        Ok(state)
+    }
+}
+
+/// Known blocks of all targets of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KnownRow(pub(super) Vec<KnownBlocks>);
+
+impl Value for KnownRow {
+    const WHAT: &'static str = "known blocks";
+
+    fn put(&self, writer: &mut Writer) {
+        writer.count(self.0.len());
+        for digest in self.0.iter().flat_map(|blocks| blocks.0) {
+            writer.u64(digest);
+        }
+    }
+
+    fn take(_key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut row = Vec::new();
+        for _ in 0..reader.count("targets", TARGETS_MAX)? {
+            let mut digests = [0; KNOWN_BLOCKS];
+            for digest in &mut digests {
+                *digest = reader.u64()?;
+            }
+            row.push(KnownBlocks(digests));
+        }
+        Ok(Self(row))
+    }
+}
+
+fn put_time(writer: &mut Writer, unix_s: Option<u64>) {
+    writer
+        .flag(unix_s.is_some())
+        .u64(unix_s.unwrap_or_default());
+}
+
+fn take_time(reader: &mut Reader<'_>) -> Result<Option<u64>, DecodeError> {
+    let known = reader.flag("time")?;
+    let unix_s = reader.u64()?;
+    Ok(known.then_some(unix_s))
+}
+
+fn put_identity(writer: &mut Writer, identity: &TargetIdentity) {
+    match identity {
+        TargetIdentity::File {
+            device,
+            inode,
+            born_ns,
+            size_bytes,
+        } => {
+            writer
+                .u8(1)
+                .u64(*device)
+                .u64(*inode)
+                .u64(*born_ns)
+                .u64(*size_bytes);
+        }
+        TargetIdentity::Block { id, size_bytes } => {
+            writer.u8(2).text(id, IDENTITY_BYTES_MAX).u64(*size_bytes);
+        }
+    }
+}
+
+fn take_identity(reader: &mut Reader<'_>) -> Result<TargetIdentity, DecodeError> {
+    Ok(match reader.u8()? {
+        1 => TargetIdentity::File {
+            device: reader.u64()?,
+            inode: reader.u64()?,
+            born_ns: reader.u64()?,
+            size_bytes: reader.u64()?,
+        },
+        2 => TargetIdentity::Block {
+            id: reader.identity()?,
+            size_bytes: reader.u64()?,
+        },
+        _ => return Err(DecodeError::BadValue("target kind")),
+    })
+}
+
+fn put_state(writer: &mut Writer, state: VolumeState) {
+    match state {
+        VolumeState::Absent => writer.u8(0),
+        VolumeState::Copying { first, since } => writer.u8(1).flag(first).stamp(since),
+        VolumeState::Ready => writer.u8(2),
+        VolumeState::Left { incarnation, stamp } => {
+            writer.u8(3).incarnation(incarnation).stamp(stamp)
+        }
+        VolumeState::Doubt => writer.u8(4),
+    };
+}
+
+fn take_state(reader: &mut Reader<'_>) -> Result<VolumeState, DecodeError> {
+    Ok(match reader.u8()? {
+        0 => VolumeState::Absent,
+        1 => VolumeState::Copying {
+            first: reader.flag("first")?,
+            since: reader.stamp()?,
+        },
+        2 => VolumeState::Ready,
+        3 => VolumeState::Left {
+            incarnation: reader.incarnation()?,
+            stamp: reader.stamp()?,
+        },
+        4 => VolumeState::Doubt,
+        _ => return Err(DecodeError::BadValue("volume state")),
+    })
+}

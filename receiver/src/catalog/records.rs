@@ -1,0 +1,115 @@
+//! What the catalog holds, typed.
+
+use crate::apply::KnownBlocks;
+use crate::target::{Layout, LayoutError, TargetIdentity};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use wire::{Generation, Incarnation, Name, Pin, Stamp, TimeMark, VolumeName};
+
+/// An enrolment token, as the receiver remembers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// The source it enrols.
+    pub source: Name,
+    /// Seconds since the Unix epoch from which on it is refused.
+    pub expires_unix_s: u64,
+    /// When it was redeemed.
+    pub used_unix_s: Option<u64>,
+}
+
+/// An enrolled source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceRecord {
+    /// Its name.
+    pub name: Name,
+    /// Pin of its certificate.
+    pub pin: Pin,
+    /// When it was enrolled.
+    pub enrolled_unix_s: u64,
+    /// When it was revoked.
+    pub revoked_unix_s: Option<u64>,
+}
+
+/// A group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupRecord {
+    /// Who may write it.
+    pub generation: Generation,
+}
+
+/// A registered volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRecord {
+    /// Its name.
+    pub name: VolumeName,
+    /// The source it is copied from.
+    pub source: Name,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its logical sector.
+    pub sector_bytes: u32,
+    /// Identity of the source's disk, once one has shown up.
+    pub disk: Option<String>,
+    /// The target disks, in layout order.
+    pub targets: Vec<TargetRecord>,
+}
+
+impl VolumeRecord {
+    /// How it lies on its targets.
+    pub fn layout(&self) -> Result<Layout, LayoutError> {
+        Layout::new(self.size_bytes, self.targets.len())
+    }
+}
+
+/// A target disk of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetRecord {
+    /// Where it was when it was added; absolute.
+    pub path: PathBuf,
+    /// What it is recognised by.
+    pub identity: TargetIdentity,
+    /// Digests of a few of its blocks at the applied stamp; none before the first step, or when
+    /// a step was cut short.
+    pub known: Option<KnownBlocks>,
+}
+
+/// How far the stream of a group has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamState {
+    /// The incarnation the stamps belong to.
+    pub incarnation: Incarnation,
+    /// Records up to here may be in the base.
+    pub horizon: Stamp,
+    /// Records up to here are in the base, synced.
+    pub applied: Stamp,
+    /// Highest time mark noted.
+    pub last_mark: TimeMark,
+    /// State of each volume.
+    pub volumes: BTreeMap<Name, VolumeState>,
+}
+
+/// Where a volume of a group stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VolumeState {
+    /// Nothing of it has arrived.
+    #[default]
+    Absent,
+    /// Being copied since the stamp of its `join`.
+    Copying {
+        /// It has never been part of a point.
+        first: bool,
+        /// Stamp of its `join`.
+        since: Stamp,
+    },
+    /// Copied; part of points.
+    Ready,
+    /// Cleanly removed at its source; unchanged since.
+    Left {
+        /// Incarnation of the `leave` record.
+        incarnation: Incarnation,
+        /// Stamp of the `leave` record.
+        stamp: Stamp,
+    },
+    /// Must be copied again.
+    Doubt,
+}

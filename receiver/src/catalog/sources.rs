@@ -1,0 +1,149 @@
+//! Tokens and sources: who may connect.
+
+use super::error::{CatalogError, RedeemError};
+use super::records::{SourceRecord, TokenRecord};
+use super::store::{Catalog, SOURCES, TOKENS, decode, store, stored};
+use super::{SOURCES_MAX, TOKENS_MAX};
+use redb::{ReadableTable, ReadableTableMetadata};
+use wire::{Name, Pin};
+
+impl Catalog {
+    /// Remembers a token under the hash of its secret. Tokens that can no longer be redeemed at
+    /// `now_unix_s` are forgotten.
+    pub fn add_token(
+        &self,
+        secret_hash: [u8; 32],
+        token: &TokenRecord,
+        now_unix_s: u64,
+    ) -> Result<(), CatalogError> {
+        self.change(|write| {
+            let mut table = write.open_table(TOKENS)?;
+            let mut dead = Vec::new();
+            for row in table.iter()? {
+                let (key, bytes) = row?;
+                let old: TokenRecord = decode(key.value(), bytes.value())?;
+                if old.expires_unix_s <= now_unix_s {
+                    dead.push(key.value().to_owned());
+                }
+            }
+            for key in dead {
+                table.remove(key.as_str())?;
+            }
+            if table.len()? >= TOKENS_MAX as u64 {
+                return Err(CatalogError::Full {
+                    what: "open tokens",
+                    limit: TOKENS_MAX,
+                });
+            }
+            store(&mut table, &key_of(secret_hash), token)
+        })
+    }
+
+    /// Redeems a token: marks it used and enrols `pin` as its source, in one transaction.
+    ///
+    /// A source that is enrolled again has the new pin only, and is no longer revoked.
+    pub fn redeem(
+        &self,
+        secret_hash: [u8; 32],
+        source: &Name,
+        pin: Pin,
+        now_unix_s: u64,
+    ) -> Result<SourceRecord, RedeemError> {
+        self.change(|write| {
+            let mut tokens = write.open_table(TOKENS).map_err(CatalogError::from)?;
+            let key = key_of(secret_hash);
+            let mut token: TokenRecord = stored(&tokens, &key)?.ok_or(RedeemError::Unknown)?;
+            token.redeemable(source, now_unix_s)?;
+            token.used_unix_s = Some(now_unix_s);
+            store(&mut tokens, &key, &token)?;
+
+            let mut sources = write.open_table(SOURCES).map_err(CatalogError::from)?;
+            pin_is_free(&sources, source, pin)?;
+            let record = SourceRecord {
+                name: source.clone(),
+                pin,
+                enrolled_unix_s: now_unix_s,
+                revoked_unix_s: None,
+            };
+            store(&mut sources, source.as_str(), &record)?;
+            if sources.len().map_err(CatalogError::from)? > SOURCES_MAX as u64 {
+                return Err(CatalogError::Full {
+                    what: "sources",
+                    limit: SOURCES_MAX,
+                }
+                .into());
+            }
+            Ok(record)
+        })
+    }
+
+    /// One source.
+    pub fn source(&self, name: &Name) -> Result<Option<SourceRecord>, CatalogError> {
+        self.one(SOURCES, name.as_str())
+    }
+
+    /// The source with this certificate: the enrolled one, else one that was revoked.
+    pub fn source_by_pin(&self, pin: Pin) -> Result<Option<SourceRecord>, CatalogError> {
+        let mut found: Vec<SourceRecord> = self.sources()?;
+        found.retain(|source| source.pin == pin);
+        found.sort_by_key(|source| source.revoked_unix_s.is_some());
+        Ok(found.into_iter().next())
+    }
+
+    /// All sources, by name.
+    pub fn sources(&self) -> Result<Vec<SourceRecord>, CatalogError> {
+        self.all(SOURCES)
+    }
+
+    /// Revokes a source and every token for it that is still open. False if it was revoked before.
+    pub fn revoke(&self, name: &Name, now_unix_s: u64) -> Result<bool, CatalogError> {
+        self.change(|write| {
+            let mut tokens = write.open_table(TOKENS)?;
+            tokens.retain(|key, bytes| {
+                decode::<TokenRecord>(key, bytes).is_ok_and(|token| token.source != *name)
+            })?;
+            let mut sources = write.open_table(SOURCES)?;
+            let found: Option<SourceRecord> = stored(&sources, name.as_str())?;
+            let mut record = found.ok_or_else(|| CatalogError::NoSource(name.clone()))?;
+            let fresh = record.revoked_unix_s.is_none();
+            record.revoked_unix_s = record.revoked_unix_s.or(Some(now_unix_s));
+            store(&mut sources, name.as_str(), &record)?;
+            Ok(fresh)
+        })
+    }
+}
+
+impl TokenRecord {
+    fn redeemable(&self, source: &Name, now_unix_s: u64) -> Result<(), RedeemError> {
+        if self.source != *source {
+            return Err(RedeemError::Unknown);
+        }
+        if self.used_unix_s.is_some() {
+            return Err(RedeemError::Used);
+        }
+        if self.expires_unix_s <= now_unix_s {
+            return Err(RedeemError::Expired);
+        }
+        Ok(())
+    }
+}
+
+/// One certificate is one source: authorisation goes by the pin.
+fn pin_is_free(
+    sources: &super::store::OpenTable<'_>,
+    source: &Name,
+    pin: Pin,
+) -> Result<(), RedeemError> {
+    for row in sources.iter().map_err(CatalogError::from)? {
+        let (key, bytes) = row.map_err(CatalogError::from)?;
+        let other: SourceRecord = decode(key.value(), bytes.value())?;
+        if other.pin == pin && other.name != *source && other.revoked_unix_s.is_none() {
+            return Err(RedeemError::PinTaken(other.name));
+        }
+    }
+    Ok(())
+}
+
+fn key_of(secret_hash: [u8; 32]) -> String {
+    Pin(secret_hash).to_hex()
+}
