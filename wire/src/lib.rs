@@ -11,6 +11,7 @@ pub mod batch;
 pub mod coding;
 pub mod control;
 pub mod enrol;
+pub mod journal;
 pub mod limits;
 pub mod member;
 pub mod name;
