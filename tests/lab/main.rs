@@ -1,0 +1,17 @@
+//! End-to-end stories, told on a real kernel: `scripts/test lab`.
+//!
+//! Each test makes its own disks, its own receiver and its own source, and takes them away again.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that fails"
+)]
+
+mod bad_input;
+mod faults;
+mod filesystems;
+mod hostile;
+mod link_down;
+mod queues;
+mod recopy;
+mod volatile_cache;
