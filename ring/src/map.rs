@@ -27,6 +27,8 @@ use zerocopy::IntoBytes;
 
 /// Words copied out of the ring at a time.
 const COPY_WORDS: usize = 64;
+/// How often the claim word is read again when the freed cursor overtakes the reader.
+const CLAIM_READS_MAX: u32 = 1 << 24;
 
 const _: () = assert!(size_of::<AtomicU64>() as u64 == WORD_BYTES);
 const _: () = assert!(align_of::<AtomicU64>() as u64 == WORD_BYTES);
@@ -165,7 +167,7 @@ impl TapMap {
     /// The word is read first: when it is unchanged at the swap, the freed cursor read in between
     /// cannot have passed it, and is not older than it.
     pub(crate) fn claimed(&self) -> (ClaimWord, Cursor, Cursor) {
-        loop {
+        for _ in 0..CLAIM_READS_MAX {
             let word = ClaimWord(self.word(CLAIM_WORD).load(Ordering::Acquire));
             let freed = self.freed();
             if let Some(claimed) = word.rebuild(freed, self.layout.geometry) {
@@ -173,6 +175,7 @@ impl TapMap {
             }
             std::hint::spin_loop();
         }
+        panic!("claim word and freed cursor never belong together: the ring is damaged");
     }
 
     /// Stamp and state of a stamp's slot.

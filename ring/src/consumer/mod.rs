@@ -121,7 +121,8 @@ impl Consumer {
         let before = out.len();
         let mut stamp = after;
         for _ in 0..count_max {
-            stamp = stamp.next();
+            let Some(next) = next_of(stamp) else { break };
+            stamp = next;
             match self.entry(stamp) {
                 Ok(Some(entry)) => out.push(entry),
                 Ok(None) => break,
@@ -161,7 +162,7 @@ impl Consumer {
         let before = voids.len();
         let mut upto = after;
         for _ in 0..count_max {
-            let stamp = upto.next();
+            let Some(stamp) = next_of(upto) else { break };
             let Some(state) = self.state(stamp.0).done_as(stamp.0) else {
                 break;
             };
@@ -267,4 +268,9 @@ impl Consumer {
         fence(Ordering::Acquire);
         word
     }
+}
+
+/// The stamp after this one; a stamp that came over the network may be the last there is.
+fn next_of(stamp: Stamp) -> Option<Stamp> {
+    stamp.0.checked_add(1).map(Stamp)
 }
