@@ -6,7 +6,7 @@ use crate::stamp::{Stamp, TimeMark};
 use crate::volume::VolumeIndex;
 
 /// The source is alive: clock first, claim cursor second, so that every later mark is above it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {
     /// The source's clock, lifted above the last mark given.
     pub clock: TimeMark,

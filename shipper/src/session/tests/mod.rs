@@ -1,0 +1,6 @@
+//! Sessions on virtual time, as stories.
+
+mod hostile;
+mod model;
+mod stories;
+mod world;
