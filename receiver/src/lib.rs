@@ -1,12 +1,16 @@
 //! The receiver of ublk-tap, as a library for its binary and its tests.
 //!
 //! Table of contents: [`fold`] says what a run of records leaves behind, [`apply`] writes that to
-//! the disks [`target`] opens, [`catalog`] remembers what is not in the journal, [`control`] and
-//! [`cli`] are the operator's side.
+//! the disks [`target`] opens, [`catalog`] remembers what is not in the journal, [`config`],
+//! [`control`] and [`cli`] are the operator's side.
 
 pub mod apply;
 pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod control;
 pub mod fold;
 pub mod target;
 
 mod aligned;
+mod secret;

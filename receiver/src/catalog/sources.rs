@@ -4,15 +4,17 @@ use super::error::{CatalogError, RedeemError};
 use super::records::{SourceRecord, TokenRecord};
 use super::store::{Catalog, SOURCES, TOKENS, decode, store, stored};
 use super::{SOURCES_MAX, TOKENS_MAX};
+use crate::secret;
 use redb::{ReadableTable, ReadableTableMetadata};
+use wire::enrol::SECRET_BYTES;
 use wire::{Name, Pin};
 
 impl Catalog {
-    /// Remembers a token under the hash of its secret. Tokens that can no longer be redeemed at
+    /// Remembers a token under the digest of its secret. Tokens that can no longer be redeemed at
     /// `now_unix_s` are forgotten.
     pub fn add_token(
         &self,
-        secret_hash: [u8; 32],
+        secret: &[u8; SECRET_BYTES],
         token: &TokenRecord,
         now_unix_s: u64,
     ) -> Result<(), CatalogError> {
@@ -35,7 +37,7 @@ impl Catalog {
                     limit: TOKENS_MAX,
                 });
             }
-            store(&mut table, &key_of(secret_hash), token)
+            store(&mut table, &key_of(secret), token)
         })
     }
 
@@ -44,14 +46,14 @@ impl Catalog {
     /// A source that is enrolled again has the new pin only, and is no longer revoked.
     pub fn redeem(
         &self,
-        secret_hash: [u8; 32],
+        secret: &[u8; SECRET_BYTES],
         source: &Name,
         pin: Pin,
         now_unix_s: u64,
     ) -> Result<SourceRecord, RedeemError> {
         self.change(|write| {
             let mut tokens = write.open_table(TOKENS).map_err(CatalogError::from)?;
-            let key = key_of(secret_hash);
+            let key = key_of(secret);
             let mut token: TokenRecord = stored(&tokens, &key)?.ok_or(RedeemError::Unknown)?;
             token.redeemable(source, now_unix_s)?;
             token.used_unix_s = Some(now_unix_s);
@@ -144,6 +146,6 @@ fn pin_is_free(
     Ok(())
 }
 
-fn key_of(secret_hash: [u8; 32]) -> String {
-    Pin(secret_hash).to_hex()
+fn key_of(secret: &[u8; SECRET_BYTES]) -> String {
+    Pin(secret::digest(secret)).to_hex()
 }

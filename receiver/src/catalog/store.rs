@@ -10,7 +10,7 @@ pub(super) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 /// The same, open for writing.
 pub(super) type OpenTable<'txn> = redb::Table<'txn, &'static str, &'static [u8]>;
 
-/// Tokens, by the hash of their secret in hexadecimal.
+/// Tokens, by the digest of their secret in hexadecimal.
 pub(super) const TOKENS: Table = TableDefinition::new("tokens");
 /// Sources, by name.
 pub(super) const SOURCES: Table = TableDefinition::new("sources");

@@ -2,13 +2,15 @@
 
 use super::block::Block;
 use rustix::fs::{AtFlags, StatxFlags};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 /// Identity of a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum TargetIdentity {
     /// A regular file.
     File {

@@ -85,10 +85,14 @@ pub fn provision(
 }
 
 impl Provision {
-    /// The volume exists: what was created stays, the locks go.
-    #[must_use]
+    /// The targets, as the catalog is to hold them.
     pub fn targets(&self) -> &[TargetRecord] {
         &self.targets
+    }
+
+    /// Lets go of the locks, so that the daemon can open the targets.
+    pub fn unlock(&mut self) {
+        self.open.clear();
     }
 
     /// The volume is registered: keeps what was created.
@@ -239,7 +243,7 @@ fn warn_if_weak(identity: &TargetIdentity, path: &Path) {
 }
 
 fn refuse_own(path: &Path, own: &[PathBuf]) -> Result<(), TargetError> {
-    let parent = path.parent().map(|parent| resolved(parent));
+    let parent = path.parent().map(resolved);
     let inside = |own: &PathBuf| {
         let own = resolved(own);
         *path == own

@@ -1,0 +1,96 @@
+//! `volume export`: a file with the content of a volume at its newest applied point.
+//!
+//! Reads the targets in this process while the daemon holds apply back; the hold ends with it,
+//! however it ends.
+
+use super::exit::{Failure, io_exit};
+use super::reach::Reach;
+use crate::config::ByteSize;
+use crate::control::{Request, Response};
+use crate::target::{self, ExportProgress, TargetError, VolumeReader};
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How often the bar moves.
+const SHOW_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Exports a volume.
+pub(super) fn export(reach: &mut Reach, volume: &str, file: &Path) -> Result<(), Failure> {
+    if file.symlink_metadata().is_ok() {
+        let text = format!("{} exists; name a file that does not", file.display());
+        return Err(Failure::refused(text));
+    }
+    let response = reach.ask(&Request::Hold {
+        volume: volume.to_owned(),
+    })?;
+    let Response::Held {
+        stamp,
+        volume: info,
+    } = response
+    else {
+        return Err(super::unexpected(&response));
+    };
+    let mut reader = VolumeReader::open(&info.record()?)?;
+    let mut bar = Bar::new();
+    let done = target::export(&mut reader, file, |progress| bar.show(progress));
+    bar.end();
+    let done = done.map_err(failure)?;
+    super::say(&format!(
+        "exported {volume} at stamp {stamp} to {}: {}, {} of it data",
+        file.display(),
+        ByteSize(done.total_bytes),
+        ByteSize(done.written_bytes)
+    ))
+}
+
+fn failure(error: TargetError) -> Failure {
+    match &error {
+        TargetError::Io { source, .. } => Failure::new(io_exit(source), error.to_string()),
+        _ => error.into(),
+    }
+}
+
+/// A bar with rate and time left, on a terminal only.
+struct Bar {
+    on: bool,
+    started: Instant,
+    shown: Option<Instant>,
+}
+
+impl Bar {
+    fn new() -> Self {
+        Self {
+            on: std::io::stderr().is_terminal(),
+            started: Instant::now(),
+            shown: None,
+        }
+    }
+
+    fn show(&mut self, progress: ExportProgress) {
+        let now = Instant::now();
+        let due = self.shown.is_none_or(|shown| now - shown >= SHOW_INTERVAL);
+        if !self.on || !due {
+            return;
+        }
+        self.shown = Some(now);
+        let rate = progress.done_bytes as f64 / (now - self.started).as_secs_f64().max(0.001);
+        let left_s = (progress.total_bytes - progress.done_bytes) as f64 / rate.max(1.0);
+        let filled = (progress.done_bytes * 30 / progress.total_bytes) as usize;
+        let line = format!(
+            "\r[{:<30}] {} of {}, {}/s, {left_s:.0} s left \x1b[K",
+            "#".repeat(filled),
+            ByteSize(progress.done_bytes),
+            ByteSize(progress.total_bytes),
+            ByteSize(rate as u64)
+        );
+        eprint!("{line}");
+        self.on = std::io::stderr().flush().is_ok();
+    }
+
+    fn end(&self) {
+        if self.on && self.shown.is_some() {
+            eprintln!();
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Reaching the receiver: the daemon if it runs, else its catalog.
+
+use super::exit::Failure;
+use crate::catalog::{Catalog, CatalogError};
+use crate::config::Settings;
+use crate::control::{Client, ClientError, Hold, Operator, Request, Response, Stopped};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The receiver, one way or the other. A hold lasts as long as this.
+pub(super) enum Reach {
+    /// The daemon runs.
+    Live(Client),
+    /// It does not; the catalog is held open, so that it cannot start meanwhile.
+    Stopped(Box<Operator>, Option<Box<dyn Hold>>),
+}
+
+/// How long a daemon may take from opening the catalog to answering, or another verb to end.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+const TRY_INTERVAL: Duration = Duration::from_millis(50);
+
+impl Reach {
+    pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
+        let until = Instant::now() + START_TIMEOUT;
+        loop {
+            match Client::connect(&settings.control_path()) {
+                Ok(client) => return Ok(Self::Live(client)),
+                Err(ClientError::NotRunning) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match Catalog::open(&settings.catalog_path()) {
+                Ok(catalog) => return Ok(Self::stopped(settings, Arc::new(catalog))),
+                Err(CatalogError::InUse) if Instant::now() < until => {
+                    std::thread::sleep(TRY_INTERVAL);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn stopped(settings: Settings, catalog: Arc<Catalog>) -> Self {
+        let stopped = Arc::new(Stopped::new(settings.clone(), catalog.clone()));
+        Self::Stopped(Box::new(Operator::new(settings, catalog, stopped)), None)
+    }
+
+    /// Carries out a verb; a refusal is a failure.
+    pub(super) fn ask(&mut self, request: &Request) -> Result<Response, Failure> {
+        let response = match self {
+            Self::Live(client) => client.ask(request)?,
+            Self::Stopped(operator, hold) => operator.answer(request, hold),
+        };
+        match response {
+            Response::Refused { exit, text } => Err(Failure { exit, text }),
+            other => Ok(other),
+        }
+    }
+}

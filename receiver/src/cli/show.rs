@@ -1,0 +1,228 @@
+//! Status and lists, for people and as JSON.
+
+use super::exit::Failure;
+use super::reach::Reach;
+use crate::config::ByteSize;
+use crate::control::{GroupStatus, Request, Response, Status, VolumeInfo, VolumeStatus};
+use serde::Serialize;
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Prints the status, once or again and again. The receiver is reached anew each time: it may
+/// start or stop meanwhile.
+pub(super) fn status(
+    reach: impl Fn() -> Result<Reach, Failure>,
+    as_json: bool,
+    watch: bool,
+) -> Result<(), Failure> {
+    loop {
+        let response = reach()?.ask(&Request::Status)?;
+        let Response::Status(status) = response else {
+            return Err(super::unexpected(&response));
+        };
+        let text = if as_json {
+            json(&*status)?
+        } else {
+            told(&status)
+        };
+        if watch && !as_json && std::io::stdout().is_terminal() {
+            super::say(&format!("\x1b[2J\x1b[H{text}"))?;
+        } else {
+            super::say(&text)?;
+        }
+        if !watch {
+            return Ok(());
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
+}
+
+/// The volumes as a table or as JSON.
+pub(super) fn volumes(volumes: &[VolumeInfo], as_json: bool) -> Result<String, Failure> {
+    if as_json {
+        return json(&volumes);
+    }
+    if volumes.is_empty() {
+        return Ok("no volumes; `volume add` registers one".into());
+    }
+    let rows: Vec<[String; 5]> = volumes.iter().map(row).collect();
+    let head = ["VOLUME", "SOURCE", "SIZE", "SECTOR", "TARGETS"].map(str::to_owned);
+    Ok(table(&head, &rows))
+}
+
+/// What `volume add` says.
+pub(super) fn added(info: &VolumeInfo) -> String {
+    format!(
+        "added {}: {} from {}, on {}",
+        info.volume,
+        size(info),
+        info.source,
+        places(info)
+    )
+}
+
+/// What `volume remove` says.
+pub(super) fn removed(info: &VolumeInfo) -> String {
+    format!(
+        "removed {}; {} no longer moves, and is yours",
+        info.volume,
+        places(info)
+    )
+}
+
+fn row(info: &VolumeInfo) -> [String; 5] {
+    let VolumeInfo {
+        volume,
+        source,
+        sector_bytes,
+        ..
+    } = info;
+    [
+        volume.clone(),
+        source.clone(),
+        size(info),
+        sector_bytes.to_string(),
+        places(info),
+    ]
+}
+
+fn size(info: &VolumeInfo) -> String {
+    ByteSize(info.size_bytes).to_string()
+}
+
+fn places(info: &VolumeInfo) -> String {
+    let places: Vec<String> = info
+        .targets
+        .iter()
+        .map(|t| t.path.display().to_string())
+        .collect();
+    places.join(" ")
+}
+
+fn table<const N: usize>(head: &[String; N], rows: &[[String; N]]) -> String {
+    let all = || std::iter::once(head).chain(rows);
+    let widths: Vec<usize> = (0..N)
+        .map(|column| all().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
+    let line = |row: &[String; N]| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    all().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What matters first: how far each group can be recovered.
+fn told(status: &Status) -> String {
+    let mut text = String::new();
+    if let Some(error) = &status.error {
+        push(&mut text, &format!("FAILED: {error}"));
+    }
+    for group in &status.groups {
+        tell_group(&mut text, group);
+    }
+    if status.groups.is_empty() {
+        push(&mut text, "no volumes; `volume add` registers one");
+    }
+    if status.running {
+        let journal = &status.journal;
+        push(
+            &mut text,
+            &format!(
+                "serving UDP {} \u{b7} journal {} of {} in {} segments",
+                status.listen,
+                ByteSize(journal.bytes),
+                ByteSize(journal.bytes_max),
+                journal.segments
+            ),
+        );
+    } else {
+        push(
+            &mut text,
+            "not running; start it with `ublk-tap-receiver serve`",
+        );
+    }
+    text.pop();
+    text
+}
+
+fn tell_group(text: &mut String, group: &GroupStatus) {
+    let point = match (&group.recoverable_to, group.recoverable_age_seconds) {
+        (Some(to), Some(age_s)) => format!("recoverable to T-{age_s:.1} s ({to})"),
+        (Some(to), None) => format!("recoverable to {to}"),
+        (None, _) => "not recoverable yet".into(),
+    };
+    let bad: Vec<&str> = group
+        .volumes
+        .iter()
+        .filter(|volume| !matches!(volume.state.as_str(), "ready" | "left"))
+        .map(|volume| volume.volume.as_str())
+        .collect();
+    let volumes = if bad.is_empty() {
+        "all volumes ok".into()
+    } else {
+        bad.join(", ") + " not ok"
+    };
+    let (name, mode) = (&group.group, &group.mode);
+    push(
+        text,
+        &format!("{name}: {point} \u{b7} mode {mode} \u{b7} {volumes}"),
+    );
+    if let Some(reason) = &group.reason {
+        push(text, &format!("  {reason}"));
+    }
+    let link = if group.connected {
+        "connected"
+    } else {
+        "not connected"
+    };
+    push(
+        text,
+        &format!(
+            "  source {} {link} \u{b7} settled {} \u{b7} durable {} \u{b7} applied {} \u{b7} lag \
+             {:.1} s, {}",
+            group.source,
+            group.settled,
+            group.durable,
+            group.applied,
+            group.lag_seconds,
+            ByteSize(group.lag_bytes)
+        ),
+    );
+    for volume in &group.volumes {
+        tell_volume(text, volume);
+    }
+}
+
+fn tell_volume(text: &mut String, volume: &VolumeStatus) {
+    let mut line = format!(
+        "  {} {} \u{b7} {} on {}",
+        volume.volume,
+        volume.state,
+        ByteSize(volume.size_bytes),
+        volume.targets.join(" ")
+    );
+    if volume.state == "copying" && volume.size_bytes > 0 {
+        let part = volume.copied_bytes as f64 * 100.0 / volume.size_bytes as f64;
+        write!(line, " \u{b7} {part:.0} % copied").unwrap_or_default();
+    }
+    if let Some(reason) = &volume.reason {
+        write!(line, " \u{b7} {reason}").unwrap_or_default();
+    }
+    push(text, &line);
+}
+
+fn push(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+fn json(value: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value);
+    text.map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))
+}

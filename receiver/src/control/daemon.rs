@@ -1,0 +1,168 @@
+//! The seam to the running daemon: what the verbs need of it.
+
+use super::status::{GroupStatus, Status, VolumeStatus, iso_8601};
+use crate::catalog::{Catalog, CatalogError, StreamState, VolumeRecord, VolumeState};
+use crate::config::Settings;
+use std::sync::Arc;
+use wire::{Name, Stamp, VolumeName};
+
+/// The live half of the verbs. Calls block; they come from the threads of the control socket.
+pub trait Daemon: Send + Sync {
+    /// Where everything stands. Sources and the targets of volumes are filled in by the caller.
+    fn status(&self) -> Status;
+
+    /// The source was revoked: ends its sessions now.
+    fn revoked(&self, source: &Name);
+
+    /// The volume was registered: opens its targets. An error undoes the registration.
+    fn volume_added(&self, volume: &VolumeRecord) -> Result<(), String>;
+
+    /// The volume is about to be forgotten: stops applying it and closes its targets. An error
+    /// leaves it as it is.
+    fn volume_removing(&self, volume: &VolumeName) -> Result<(), String>;
+
+    /// Ends the running step, then applies nothing of the volume's group until the hold is
+    /// dropped. Refused if the base holds no complete point of the volume.
+    fn hold(&self, volume: &VolumeName) -> Result<Box<dyn Hold>, String>;
+}
+
+/// Apply is held back for as long as this lives.
+pub trait Hold: Send {
+    /// The base holds the records up to here, and no others.
+    fn stamp(&self) -> Stamp;
+}
+
+/// Stands in for the daemon while none runs: what the catalog says is all there is.
+#[derive(Debug)]
+pub struct Stopped {
+    settings: Settings,
+    catalog: Arc<Catalog>,
+}
+
+struct Still(Stamp);
+
+impl Hold for Still {
+    fn stamp(&self) -> Stamp {
+        self.0
+    }
+}
+
+impl Stopped {
+    /// No daemon over this catalog, which the caller holds open: none can start meanwhile.
+    pub fn new(settings: Settings, catalog: Arc<Catalog>) -> Self {
+        Self { settings, catalog }
+    }
+
+    fn groups(&self) -> Result<Vec<GroupStatus>, CatalogError> {
+        let mut groups: Vec<GroupStatus> = Vec::new();
+        for record in self.catalog.volumes()? {
+            let name = &record.name.group;
+            let state = self.catalog.stream(name)?.unwrap_or_default();
+            let volume = volume_status(&record, &state);
+            match groups.last_mut() {
+                Some(group) if group.group == name.as_str() => group.volumes.push(volume),
+                _ => {
+                    let generation = self.catalog.group(name)?;
+                    groups.push(GroupStatus {
+                        generation: generation.map_or(0, |group| group.generation.counter),
+                        volumes: vec![volume],
+                        ..group_status(&record, &state)
+                    });
+                }
+            }
+        }
+        Ok(groups)
+    }
+}
+
+fn group_status(record: &VolumeRecord, state: &StreamState) -> GroupStatus {
+    let known = state.incarnation.counter > 0;
+    let whole = known && state.horizon == state.applied;
+    GroupStatus {
+        group: record.name.group.to_string(),
+        source: record.source.to_string(),
+        incarnation: known.then(|| state.incarnation.to_string()),
+        applied: state.applied.0,
+        recoverable_to: (whole && state.last_mark.0 > 0).then(|| iso_8601(state.last_mark)),
+        recoverable_stamp: if whole { state.applied.0 } else { 0 },
+        mode: "stopped".into(),
+        reason: Some("the receiver is not running; start it with `serve`".into()),
+        ..GroupStatus::default()
+    }
+}
+
+fn volume_status(record: &VolumeRecord, state: &StreamState) -> VolumeStatus {
+    let known = state
+        .volumes
+        .get(&record.name.volume)
+        .copied()
+        .unwrap_or_default();
+    let word = match known {
+        VolumeState::Absent => "absent",
+        VolumeState::Copying { .. } => "copying",
+        VolumeState::Ready => "ready",
+        VolumeState::Left { .. } => "left",
+        VolumeState::Doubt => "doubt",
+    };
+    VolumeStatus {
+        volume: record.name.volume.to_string(),
+        size_bytes: record.size_bytes,
+        sector_bytes: record.sector_bytes,
+        state: word.into(),
+        ..VolumeStatus::default()
+    }
+}
+
+impl Daemon for Stopped {
+    fn status(&self) -> Status {
+        let (groups, error) = match self.groups() {
+            Ok(groups) => (groups, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let listen = self.settings.listen.to_string();
+        Status {
+            listen,
+            groups,
+            error,
+            ..Status::default()
+        }
+    }
+
+    fn revoked(&self, _source: &Name) {}
+
+    fn volume_added(&self, _volume: &VolumeRecord) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn volume_removing(&self, _volume: &VolumeName) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn hold(&self, volume: &VolumeName) -> Result<Box<dyn Hold>, String> {
+        let state = self
+            .catalog
+            .stream(&volume.group)
+            .map_err(|error| error.to_string())?;
+        let state = state.unwrap_or_default();
+        let known = state
+            .volumes
+            .get(&volume.volume)
+            .copied()
+            .unwrap_or_default();
+        if matches!(
+            known,
+            VolumeState::Absent | VolumeState::Copying { first: true, .. }
+        ) {
+            return Err(format!(
+                "volume {volume} is at no complete point; let its copy finish"
+            ));
+        }
+        if state.horizon != state.applied {
+            return Err(format!(
+                "the last step of group {} was cut short; run `serve` once to finish it",
+                volume.group
+            ));
+        }
+        Ok(Box::new(Still(state.applied)))
+    }
+}

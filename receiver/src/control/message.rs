@@ -1,0 +1,124 @@
+//! What is said over the control socket: one JSON object per line, a request, then its response.
+
+use super::status::Status;
+use crate::cli::Exit;
+use crate::target::TargetIdentity;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A verb of the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Where everything stands.
+    Status,
+    /// Make an enrolment token.
+    Token {
+        /// The source it enrols.
+        source: String,
+        /// Seconds until it expires.
+        expires_s: u64,
+    },
+    /// End a source's enrolment.
+    Revoke {
+        /// The source.
+        source: String,
+    },
+    /// Register a volume.
+    VolumeAdd(VolumeAdd),
+    /// All volumes.
+    VolumeList,
+    /// Forget a volume.
+    VolumeRemove {
+        /// GROUP/VOLUME.
+        volume: String,
+    },
+    /// Hold apply of the volume's group back for as long as this connection lasts.
+    Hold {
+        /// GROUP/VOLUME.
+        volume: String,
+    },
+}
+
+/// A volume to register.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeAdd {
+    /// GROUP/VOLUME.
+    pub volume: String,
+    /// Its source.
+    pub source: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its logical sector.
+    pub sector_bytes: u32,
+    /// Absolute paths of its targets, in layout order.
+    pub targets: Vec<PathBuf>,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Response {
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `token`.
+    Token {
+        /// The token.
+        token: String,
+    },
+    /// To `revoke`.
+    Revoked {
+        /// False if it was revoked before.
+        fresh: bool,
+    },
+    /// To `volume-add`.
+    Added(VolumeInfo),
+    /// To `volume-list`.
+    Volumes {
+        /// By name.
+        volumes: Vec<VolumeInfo>,
+    },
+    /// To `volume-remove`.
+    Removed(VolumeInfo),
+    /// To `hold`.
+    Held {
+        /// The volume's content is that after this stamp.
+        stamp: u64,
+        /// The volume.
+        volume: VolumeInfo,
+    },
+    /// The verb was refused or failed; nothing was changed.
+    Refused {
+        /// How the command line ends.
+        exit: Exit,
+        /// One line: cause and next step.
+        text: String,
+    },
+}
+
+/// A registered volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeInfo {
+    /// GROUP/VOLUME.
+    pub volume: String,
+    /// Its source.
+    pub source: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its logical sector.
+    pub sector_bytes: u32,
+    /// Identity of the source's disk, once one has shown up.
+    pub disk: Option<String>,
+    /// Its targets, in layout order.
+    pub targets: Vec<TargetInfo>,
+}
+
+/// A target disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetInfo {
+    /// Where it was when it was added.
+    pub path: PathBuf,
+    /// What it is recognised by.
+    pub identity: TargetIdentity,
+}
