@@ -29,7 +29,7 @@ pub use frame::{
     write_control, write_join_reply, write_join_request,
 };
 pub use identity::{CERTIFICATE_FILE, Identity, KEY_FILE, pin_of};
-pub use peer::{Protocol, admit, close, peer_pin, protocol};
+pub use peer::{GOODBYE_PATIENCE, Protocol, admit, close, close_after, peer_pin, protocol};
 pub use tls::{client_config, server_config};
 pub use transport::{
     BATCH_STREAMS_MAX, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, RECEIVE_WINDOW_BYTES, SEND_WINDOW_BYTES,

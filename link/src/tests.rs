@@ -296,6 +296,26 @@ fn messages_arrive_whole_and_hostile_ones_are_named() {
 }
 
 #[test]
+fn a_last_message_arrives_before_the_connection_closes() {
+    run(async {
+        let (receiver, source) = (fresh(), fresh());
+        let (server, address) = serve(&receiver);
+        let (near, far) = meet(&server, address, config(&source, receiver.pin())).await;
+        let (near, far) = (near.unwrap(), far.unwrap());
+        let (mut send, mut recv) = near.open_bi().await.unwrap();
+        send.write_all(b"x").await.unwrap();
+        let (mut answer, _) = far.accept_bi().await.unwrap();
+        let last = Control::Bye("revoked".into());
+        let reading = async { read_control(&mut recv).await.unwrap() };
+        let closing = close_after(&far, &mut answer, &last, "revoked");
+        let (heard, ()) = tokio::join!(reading, closing);
+        assert_eq!(heard, last);
+        let error = ConnectError::new("backup:1", &near.closed().await).to_string();
+        assert!(error.contains("revoked"), "{error}");
+    });
+}
+
+#[test]
 fn a_batch_is_read_to_its_exact_end() {
     run(async {
         let (receiver, source) = (fresh(), fresh());
