@@ -93,7 +93,8 @@ pub struct Usage {
 impl Ring {
     /// Makes a new ring in `dir`, which must be a tmpfs; a dead ring there is replaced.
     ///
-    /// The incarnation must be on stable storage already: no two rings ever share one (P8).
+    /// The caller holds the group's lock, so no other tap uses the one there, and has the
+    /// incarnation on stable storage already: no two rings ever share one (P8).
     pub fn create(
         dir: &Path,
         incarnation: Incarnation,
@@ -157,7 +158,9 @@ impl Ring {
 
     /// Frees what the shipper says is acked, after checking it. Returns how many records.
     ///
-    /// A violation is final until [`Ring::reset_acked`]: the group is broken.
+    /// A full ring does this by itself. Call it on every tick all the same: acked, usage and lag
+    /// are told as far as reclaimed, and a lie is found early. A violation is final until
+    /// [`Ring::reset_acked`]: the group is broken.
     pub fn try_reclaim(&self) -> Result<u64, AckViolation> {
         self.reclaimer.reclaim(&self.map, &self.page)
     }

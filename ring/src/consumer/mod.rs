@@ -201,7 +201,8 @@ impl Consumer {
 
     /// Declares that this side is about to sleep on the wake descriptor.
     ///
-    /// Look for new records and settle states once more after this; then sleep or cancel.
+    /// Look for new records and settle states once more after this; then sleep or cancel. Sleep no
+    /// longer than some seconds at a time: a predecessor that still lives could take the wake.
     pub fn prepare_sleep(&self) {
         wake::declare_sleep(&self.page);
     }

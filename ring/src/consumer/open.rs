@@ -5,7 +5,7 @@ use crate::handoff::ConsumerFds;
 use crate::layout::{HEADER_WORDS, Header, HeaderError, PAGE_BYTES};
 use crate::map::{PageMap, ReadMap};
 use crate::wake::{self, WakeFd};
-use rustix::fs;
+use rustix::fs::{self, OFlags};
 use std::array;
 use std::io;
 use std::os::fd::AsFd;
@@ -53,6 +53,8 @@ impl Consumer {
         }
         let page = PageMap::new(&fds.page)?;
         wake::cancel_sleep(&page);
+        // The flag belongs to the read end, which an earlier shipper has had before.
+        fs::fcntl_setfl(&fds.wake, OFlags::NONBLOCK).map_err(io::Error::from)?;
         WakeFd::new(fds.wake.as_fd().try_clone_to_owned()?).drain()?;
         Ok(Self {
             map,

@@ -15,18 +15,28 @@ use wire::{RecordKind, Stamp, TimeMark};
 
 const PRODUCERS: u64 = 4;
 const CLAIMS: u64 = 20_000;
+const LONE_RECORDS: u64 = 50_000;
 const ORIGIN: Origin = Origin {
     stamp: Stamp((1 << 31) - 30_000),
     position_units: (1 << 32) - 40_000,
 };
 /// Longer than any pause of a busy machine: whoever sleeps this long was not woken.
 const LOST_WAKE: Timespec = Timespec {
-    tv_sec: 20,
+    tv_sec: 10,
     tv_nsec: 0,
 };
 
 /// Longer than any wait for room.
-const STUCK: Duration = Duration::from_secs(40);
+const STUCK: Duration = Duration::from_secs(20);
+
+/// Ends the other threads also when this one fails.
+struct EndsWithMe<'a>(&'a AtomicBool);
+
+impl Drop for EndsWithMe<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 struct Random(u64);
 
@@ -234,6 +244,7 @@ fn nothing_is_claimed_between_a_close_and_the_gap_that_ends_it() {
                 }
             });
         }
+        let _end = EndsWithMe(&is_over);
         let mut upto = ORIGIN.stamp;
         for _ in 0..20_000 {
             let closed_at = ring.close();
@@ -255,7 +266,6 @@ fn nothing_is_claimed_between_a_close_and_the_gap_that_ends_it() {
                 assert!(start.elapsed() < STUCK, "nobody writes after the gap");
             }
         }
-        is_over.store(true, Ordering::Relaxed);
     });
 }
 
@@ -311,6 +321,7 @@ fn a_reader_that_falls_behind_reads_a_whole_record_or_none() {
                 }
             }
         });
+        let _end = EndsWithMe(&is_over);
         while whole < 1_000 || gone < 200 {
             let mut entries = Vec::new();
             let mut payload = Vec::new();
@@ -335,6 +346,49 @@ fn a_reader_that_falls_behind_reads_a_whole_record_or_none() {
                 (Err(fault), _) => panic!("{fault}"),
             }
         }
-        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_lone_record_wakes_a_shipper_that_falls_asleep_at_that_very_moment() {
+    // One record at a time: no later one repairs a wake that was lost.
+    let ring = ring_at(64, 1 << 13, ORIGIN);
+    let consumer = consumer(&ring);
+    let wake = consumer.wake_fd().unwrap();
+    let last = Stamp(ORIGIN.stamp.0 + LONE_RECORDS);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = Random(42);
+            let mut upto = ORIGIN.stamp;
+            while upto < last {
+                let start = Instant::now();
+                while consumer.acked() < upto {
+                    std::hint::spin_loop();
+                    assert!(start.elapsed() < STUCK, "record {upto} was never taken");
+                }
+                for _ in 0..random.below(300) {
+                    std::hint::spin_loop();
+                }
+                let claim = ring.claim(0, TimeMark(1)).unwrap();
+                upto = claim.stamp();
+                fill(claim).settle();
+                ring.notify_consumer();
+            }
+        });
+        let mut upto = ORIGIN.stamp;
+        while upto < last {
+            consumer.prepare_sleep();
+            let seen = consumer.settle_scan(upto, 1, &mut Vec::new()).unwrap();
+            if seen > upto {
+                consumer.cancel_sleep();
+                upto = seen;
+                consumer.set_acked(upto);
+                continue;
+            }
+            let mut fds = [PollFd::new(&wake, PollFlags::IN)];
+            let ready = poll(&mut fds, Some(&LOST_WAKE)).unwrap();
+            assert!(ready == 1, "asleep beside record {upto}");
+            wake.drain().unwrap();
+        }
     });
 }
