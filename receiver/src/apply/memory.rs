@@ -2,7 +2,7 @@
 
 use super::disk::{Disk, DiskBatch, DiskError};
 use super::known::{KnownBlocks, known_ranges};
-use crate::fold::WriteKind;
+use crate::fold::DiskWrite;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,8 @@ pub struct MemoryImage(Arc<Mutex<State>>);
 struct State {
     bytes: Vec<u8>,
     writes: usize,
-    fail: Option<&'static str>,
+    /// So many writes go well yet, then one fails.
+    good_writes: Option<usize>,
 }
 
 /// A disk over a [`MemoryImage`].
@@ -32,7 +33,7 @@ impl MemoryImage {
         Self(Arc::new(Mutex::new(State {
             bytes,
             writes: 0,
-            fail: None,
+            good_writes: None,
         })))
     }
 
@@ -55,9 +56,9 @@ impl MemoryImage {
         self.state().writes
     }
 
-    /// Makes the next batch fail in this action, once.
-    pub fn fail_next(&self, action: &'static str) {
-        self.state().fail = Some(action);
+    /// Makes one write fail, after so many that go well.
+    pub fn fail_after(&self, writes: usize) {
+        self.state().good_writes = Some(writes);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -81,28 +82,39 @@ impl Disk for MemoryDisk {
         }
         let batch = self.batch.take().unwrap_or_default();
         let mut state = self.image.state();
-        if let Some(action) = state.fail.take() {
-            let source = Arc::new(io::Error::other("made to fail"));
+        if let Err(source) = batch
+            .writes
+            .iter()
+            .try_for_each(|w| state.write(w, &batch.arena))
+        {
+            let source = Arc::new(source);
             let failed = DiskError::Io {
-                action,
+                action: "write",
                 path: "memory".into(),
                 source,
             };
             self.failed = Some(failed.clone());
             return Err(failed);
         }
-        for write in &batch.writes {
-            let range = write.range.offset_bytes as usize..write.range.end_bytes() as usize;
-            match (write.kind, write.arena()) {
-                (WriteKind::Data { .. }, Some(arena)) => {
-                    state.bytes[range].copy_from_slice(&batch.arena[arena]);
-                }
-                _ => state.bytes[range].fill(0),
-            }
-            state.writes += 1;
-        }
         let blocks = known_ranges(state.bytes.len() as u64)
             .map(|r| state.bytes[r.offset_bytes as usize..r.end_bytes() as usize].to_vec());
         Ok(KnownBlocks::of(&blocks))
+    }
+}
+
+impl State {
+    fn write(&mut self, write: &DiskWrite, arena: &[u8]) -> io::Result<()> {
+        if self.good_writes == Some(0) {
+            self.good_writes = None;
+            return Err(io::Error::other("made to fail"));
+        }
+        self.good_writes = self.good_writes.map(|left| left - 1);
+        self.writes += 1;
+        let range = write.range.offset_bytes as usize..write.range.end_bytes() as usize;
+        match write.arena() {
+            Some(part) => self.bytes[range].copy_from_slice(&arena[part]),
+            None => self.bytes[range].fill(0),
+        }
+        Ok(())
     }
 }

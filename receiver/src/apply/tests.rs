@@ -182,14 +182,14 @@ fn a_failed_disk_fails_its_group_for_good_and_no_other() {
         shelf.write(1, 0, 4096, 1),
         shelf.write(2, STRIPE_BYTES, 4096, 2),
     ];
-    images[1].fail_next("sync");
+    images[1].fail_after(0);
     let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
     assert!(matches!(applier.apply(step), Err(ApplyError::Disk(_))));
     assert!(
         applier
             .failure(&name("db/wal").group)
             .unwrap()
-            .contains("sync")
+            .contains("write")
     );
 
     let later = load(&applier, "db/wal", &changes, &mut shelf);
@@ -218,6 +218,72 @@ fn a_step_done_twice_leaves_what_it_left_the_first_time() {
         seen.push((applied, images.clone().map(|image| image.bytes())));
     }
     assert_eq!(seen[0], seen[1]);
+}
+
+#[test]
+fn a_step_cut_short_is_done_again_after_a_restart() {
+    let mut shelf = Shelf::default();
+    let changes: Vec<Change> = (0..40)
+        .map(|index| match index % 4 {
+            3 => zero(index + 1, index * 50_176, 8192),
+            _ => shelf.write(index + 1, index * 50_176, 8192, index as u8),
+        })
+        .collect();
+    let (mut whole, expected) = site("db/wal", 4 * STRIPE_BYTES);
+    let step = load(&whole, "db/wal", &changes, &mut shelf).unwrap();
+    whole.apply(step).unwrap();
+    for good_writes in 0..20 {
+        let (mut applier, images) = site("db/wal", 4 * STRIPE_BYTES);
+        images
+            .iter()
+            .for_each(|image| image.fail_after(good_writes));
+        let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+        applier.apply(step).unwrap_err();
+
+        let mut again = Applier::new();
+        let layout = Layout::new(4 * STRIPE_BYTES, 2).unwrap();
+        let disks = images
+            .iter()
+            .map(|image| Box::new(image.disk()) as Box<dyn Disk>)
+            .collect();
+        images.iter().for_each(|image| image.fail_after(usize::MAX));
+        again.add_disks(name("db/wal"), layout, SECTOR, disks);
+        let step = load(&again, "db/wal", &changes, &mut shelf).unwrap();
+        again.apply(step).unwrap();
+        let (found, expected) = (
+            images.map(|i| i.bytes()),
+            expected.clone().map(|i| i.bytes()),
+        );
+        assert!(found == expected, "cut after {good_writes} writes");
+    }
+}
+
+#[test]
+fn one_step_covers_several_volumes_of_a_group() {
+    let (mut applier, wal) = site("db/wal", 4 * STRIPE_BYTES);
+    let data = add(&mut applier, "db/data", 4 * STRIPE_BYTES);
+    let mut shelf = Shelf::default();
+    let mut folds = Vec::new();
+    for (volume, stamp) in [("wal", 1), ("data", 2)] {
+        let mut fold = applier.fold(&name(&format!("db/{volume}"))).unwrap();
+        fold.push(shelf.write(stamp, STRIPE_BYTES, 4096, stamp as u8))
+            .unwrap();
+        folds.push((Name::new(volume).unwrap(), fold));
+    }
+    let step = applier
+        .load(&name("db/wal").group, folds, &mut shelf)
+        .unwrap();
+    let applied = applier.apply(step).unwrap();
+    assert_eq!(
+        applied
+            .known
+            .iter()
+            .map(|(_, blocks)| blocks.len())
+            .collect::<Vec<_>>(),
+        [2, 2]
+    );
+    assert_eq!(wal[1].bytes()[..4096], [1; 4096]);
+    assert_eq!(data[1].bytes()[..4096], [2; 4096]);
 }
 
 #[test]

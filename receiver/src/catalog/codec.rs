@@ -1,5 +1,25 @@
 //! Catalog values as bytes: a version byte, then fields as [`wire::Writer`] puts them.
 //!
+//! Little-endian; a text is its length (u16) and its bytes; an optional time is a flag and a u64;
+//! `incarnation` and `generation` are a counter (u64) and an id (u128).
+//!
+//! ```text
+//! table    key                          value after the version byte (1)
+//! tokens   SHA-256 of the secret, hex   source text | expires u64 | used time
+//! sources  NAME                         pin [32] | enrolled u64 | revoked time
+//! groups   GROUP                        generation
+//! volumes  GROUP/VOLUME                 source text | size u64 | sector u32 | disk flag, text
+//!                                       | count u16, per target: path text, identity
+//!          identity                     1 | device u64 | inode u64 | born ns u64 | size u64
+//!                                       2 | id text | size u64
+//! streams  GROUP                        incarnation | horizon u64 | applied u64 | mark u64
+//!                                       | count u16, per volume: name text, state
+//!          state                        0 absent; 1 copying, first flag, since u64; 2 ready;
+//!                                       3 left, incarnation, stamp u64; 4 doubt
+//! known    GROUP/VOLUME                 count u16, per target: 4 x xxh3-64
+//! meta     "version"                    u64 of redb's own, without a version byte: 1
+//! ```
+//!
 //! Changing a layout means a new version byte and a reader for the old one; the golden-byte test
 //! notices a change that forgets it.
 

@@ -1,8 +1,8 @@
 //! Catalog: what the receiver knows that is not in the journal. One redb file, `catalog.redb`.
 //!
 //! Tables: tokens, sources, groups, volumes, streams, known blocks. Every commit is durable before
-//! it returns. Values are versioned byte strings ([`codec`](self)), written down in
-//! `docs/format.md`. One process has it open at a time: the daemon, or a verb while none runs.
+//! it returns. Values are versioned byte strings, written down at the top of `codec.rs`. One
+//! process has it open at a time: the daemon, or a verb while none runs.
 //!
 //! Promises: positions never go back within an incarnation; a token is redeemed once, in one
 //! transaction with the enrolment it pays for (P14); counts have named maxima (P11).

@@ -1,6 +1,6 @@
 //! The command line's end of the control socket.
 
-use super::line::Lines;
+use super::line::{Lines, RESPONSE_BYTES_MAX};
 use super::message::{Request, Response};
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -41,7 +41,7 @@ impl Client {
             io::ErrorKind::PermissionDenied => ClientError::Permission,
             _ => ClientError::Failed(error),
         })?;
-        let lines = Lines::new(socket).map_err(ClientError::Failed)?;
+        let lines = Lines::new(socket, RESPONSE_BYTES_MAX).map_err(ClientError::Failed)?;
         Ok(Self { lines })
     }
 

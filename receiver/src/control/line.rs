@@ -6,8 +6,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// Longest line either way, in bytes.
-pub const LINE_BYTES_MAX: usize = 1 << 20;
+/// Longest request, in bytes: a volume with the most targets at the longest paths.
+pub const REQUEST_BYTES_MAX: usize = 128 << 10;
+/// Longest response, in bytes: the status of the most groups with the most volumes.
+pub const RESPONSE_BYTES_MAX: usize = 16 << 20;
 /// How often a waiting reader looks whether it should stop.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -17,15 +19,21 @@ pub(super) struct Lines {
     socket: UnixStream,
     /// Read, but after the last line given out.
     ahead: Vec<u8>,
+    /// So many bytes of that hold no end of a line.
+    searched: usize,
+    line_bytes_max: usize,
 }
 
 impl Lines {
-    pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
+    /// Lines over `socket`; those read have at most `line_bytes_max` bytes.
+    pub(super) fn new(socket: UnixStream, line_bytes_max: usize) -> io::Result<Self> {
         socket.set_read_timeout(Some(LOOK_INTERVAL))?;
         socket.set_write_timeout(Some(Duration::from_secs(10)))?;
         Ok(Self {
             socket,
             ahead: Vec::new(),
+            searched: 0,
+            line_bytes_max,
         })
     }
 
@@ -36,18 +44,16 @@ impl Lines {
         stop: impl Fn() -> bool,
     ) -> io::Result<Option<Vec<u8>>> {
         loop {
-            if let Some(end) = self.ahead.iter().position(|byte| *byte == b'\n') {
-                let mut line: Vec<u8> = self.ahead.drain(..=end).collect();
-                line.pop();
+            if let Some(line) = self.next_line() {
                 return Ok(Some(line));
             }
-            if self.ahead.len() > LINE_BYTES_MAX {
+            if self.ahead.len() > self.line_bytes_max {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "line too long"));
             }
             if stop() || until.is_some_and(|until| Instant::now() >= until) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let mut chunk = [0; 4096];
+            let mut chunk = [0; 16 << 10];
             match self.socket.read(&mut chunk) {
                 Ok(0) => return Ok(None),
                 Ok(count) => self.ahead.extend_from_slice(&chunk[..count]),
@@ -55,6 +61,21 @@ impl Lines {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Takes the first line of what was read ahead.
+    fn next_line(&mut self) -> Option<Vec<u8>> {
+        let found = self.ahead[self.searched..]
+            .iter()
+            .position(|byte| *byte == b'\n');
+        let Some(end) = found.map(|end| self.searched + end) else {
+            self.searched = self.ahead.len();
+            return None;
+        };
+        let mut line: Vec<u8> = self.ahead.drain(..=end).collect();
+        line.pop();
+        self.searched = 0;
+        Some(line)
     }
 
     /// The next line as a message.

@@ -19,7 +19,7 @@ mod tests;
 
 pub use client::{Client, ClientError};
 pub use daemon::{Daemon, Hold, Stopped};
-pub use line::LINE_BYTES_MAX;
+pub use line::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 pub use message::{Request, Response, TargetInfo, VolumeAdd, VolumeInfo};
 pub use operator::Operator;
 pub use server::{CONNECTIONS_MAX, Server};

@@ -1,7 +1,7 @@
 //! The daemon's end of the control socket: one thread that accepts, one per connection.
 
 use super::daemon::Hold;
-use super::line::Lines;
+use super::line::{Lines, REQUEST_BYTES_MAX};
 use super::message::{Request, Response};
 use super::operator::Operator;
 use crate::cli::Exit;
@@ -115,7 +115,7 @@ fn spawn(
         None
     };
     socket.set_nonblocking(false).ok()?;
-    let mut lines = Lines::new(socket).ok()?;
+    let mut lines = Lines::new(socket, REQUEST_BYTES_MAX).ok()?;
     if let Some(text) = refused {
         tracing::warn!(text, "control connection refused");
         let refusal = Response::Refused {
