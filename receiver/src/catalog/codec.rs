@@ -13,10 +13,12 @@
 //!          identity                     1 | device u64 | inode u64 | born ns u64 | size u64
 //!                                       2 | id text | size u64
 //! streams  GROUP                        incarnation | horizon u64 | applied u64 | mark u64
+//!                                       | point flag; incarnation, stamp u64, mark u64 if 1
 //!                                       | count u16, per volume: name text, state
 //!          state                        0 absent; 1 copying, first flag, since u64; 2 ready;
 //!                                       3 left, incarnation, stamp u64; 4 doubt
 //! known    GROUP/VOLUME                 count u16, per target: 4 x xxh3-64
+//! journal  "id"                         u128
 //! meta     "version"                    u64 of redb's own, without a version byte: 1
 //! ```
 //!
@@ -24,7 +26,8 @@
 //! notices a change that forgets it.
 
 use super::records::{
-    GroupRecord, SourceRecord, StreamState, TargetRecord, TokenRecord, VolumeRecord, VolumeState,
+    GroupRecord, PointRecord, SourceRecord, StreamState, TargetRecord, TokenRecord, VolumeRecord,
+    VolumeState,
 };
 use crate::apply::{KNOWN_BLOCKS, KnownBlocks};
 use crate::target::{TARGETS_MAX, TargetIdentity};
@@ -180,7 +183,14 @@ impl Value for StreamState {
             .incarnation(self.incarnation)
             .stamp(self.horizon)
             .stamp(self.applied);
-        writer.mark(self.last_mark).count(self.volumes.len());
+        writer.mark(self.last_mark).flag(self.point.is_some());
+        if let Some(point) = &self.point {
+            writer
+                .incarnation(point.incarnation)
+                .stamp(point.stamp)
+                .mark(point.mark);
+        }
+        writer.count(self.volumes.len());
         for (name, state) in &self.volumes {
             writer.name(name);
             put_state(writer, *state);
@@ -193,6 +203,7 @@ impl Value for StreamState {
             horizon: reader.stamp()?,
             applied: reader.stamp()?,
             last_mark: reader.mark()?,
+            point: take_point(reader)?,
             volumes: BTreeMap::new(),
         };
         for _ in 0..reader.count("volumes", VOLUMES_MAX)? {
@@ -227,6 +238,22 @@ impl Value for KnownRow {
             row.push(KnownBlocks(digests));
         }
         Ok(Self(row))
+    }
+}
+
+/// Id of the journal the catalog belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct JournalId(pub(super) u128);
+
+impl Value for JournalId {
+    const WHAT: &'static str = "journal";
+
+    fn put(&self, writer: &mut Writer) {
+        writer.u128(self.0);
+    }
+
+    fn take(_key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.u128().map(Self)
     }
 }
 
@@ -277,6 +304,17 @@ fn take_identity(reader: &mut Reader<'_>) -> Result<TargetIdentity, DecodeError>
         },
         _ => return Err(DecodeError::BadValue("target kind")),
     })
+}
+
+fn take_point(reader: &mut Reader<'_>) -> Result<Option<PointRecord>, DecodeError> {
+    if !reader.flag("point")? {
+        return Ok(None);
+    }
+    Ok(Some(PointRecord {
+        incarnation: reader.incarnation()?,
+        stamp: reader.stamp()?,
+        mark: reader.mark()?,
+    }))
 }
 
 fn put_state(writer: &mut Writer, state: VolumeState) {

@@ -1,9 +1,9 @@
-//! Stream states: how far each group has come.
+//! Stream states: how far each group has come, and in which journal.
 
-use super::codec::KnownRow;
+use super::codec::{JournalId, KnownRow};
 use super::error::CatalogError;
 use super::records::StreamState;
-use super::store::{Catalog, KNOWN, OpenTable, STREAMS, store, stored};
+use super::store::{Catalog, JOURNAL, KNOWN, OpenTable, STREAMS, store, stored};
 use crate::apply::Applied;
 use wire::{Name, VolumeName};
 
@@ -38,18 +38,39 @@ impl Catalog {
             Ok(())
         })
     }
+
+    /// The journal this catalog belongs to; none before the first start.
+    pub fn journal_id(&self) -> Result<Option<u128>, CatalogError> {
+        let found: Option<JournalId> = self.one(JOURNAL, JOURNAL_KEY)?;
+        Ok(found.map(|found| found.0))
+    }
+
+    /// Binds the catalog to a journal; a bound one stays as it is. Returns the id it is bound to
+    /// now: with another journal's positions, nothing here is true (P13).
+    pub fn bind_journal(&self, id: u128) -> Result<u128, CatalogError> {
+        self.change(|write| {
+            let mut table = write.open_table(JOURNAL)?;
+            let bound: Option<JournalId> = stored(&table, JOURNAL_KEY)?;
+            let bound = bound.unwrap_or(JournalId(id));
+            store(&mut table, JOURNAL_KEY, &bound)?;
+            Ok(bound.0)
+        })
+    }
 }
 
-/// Replaces the state; within an incarnation nothing goes back, and incarnations do not either.
+const JOURNAL_KEY: &str = "id";
+
+/// Replaces the state. Incarnations and time marks never go back, stamps not within an
+/// incarnation.
 fn advance(
     table: &mut OpenTable<'_>,
     group: &Name,
     state: &StreamState,
 ) -> Result<(), CatalogError> {
+    let applied = state.applied;
     assert!(
-        state.applied <= state.horizon,
-        "applied {} past the horizon",
-        state.applied
+        applied <= state.horizon,
+        "applied {applied} past the horizon"
     );
     if let Some(before) = stored::<StreamState>(table, group.as_str())? {
         let (old, new) = (before.incarnation, state.incarnation);
@@ -57,18 +78,18 @@ fn advance(
             old.counter <= new.counter,
             "incarnation {new} of {group} after {old}"
         );
+        assert!(
+            before.last_mark <= state.last_mark,
+            "the time mark of {group} goes back"
+        );
         if old == new {
             assert!(
                 before.horizon <= state.horizon,
                 "the horizon of {group} goes back"
             );
             assert!(
-                before.applied <= state.applied,
+                before.applied <= applied,
                 "the applied stamp of {group} goes back"
-            );
-            assert!(
-                before.last_mark <= state.last_mark,
-                "the time mark of {group} goes back"
             );
         }
     }

@@ -78,14 +78,27 @@ pub struct TargetRecord {
 pub struct StreamState {
     /// The incarnation the stamps belong to.
     pub incarnation: Incarnation,
-    /// Records up to here may be in the base.
+    /// Where the base is being moved to: records up to here may be in it.
     pub horizon: Stamp,
-    /// Records up to here are in the base, synced.
+    /// Records up to here are in the base, synced. It is at a point only when this is the horizon.
     pub applied: Stamp,
-    /// Highest time mark noted.
+    /// Highest time mark noted; never goes back, over incarnations either.
     pub last_mark: TimeMark,
-    /// State of each volume.
+    /// The newest complete point: what the base holds once it has reached the horizon.
+    pub point: Option<PointRecord>,
+    /// State of each volume, as of the horizon.
     pub volumes: BTreeMap<Name, VolumeState>,
+}
+
+/// A point. While a group is frozen it outlives the incarnation it was made in (P7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PointRecord {
+    /// The incarnation of its stamp.
+    pub incarnation: Incarnation,
+    /// It is the source after this record.
+    pub stamp: Stamp,
+    /// Its time at the source.
+    pub mark: TimeMark,
 }
 
 /// Where a volume of a group stands.

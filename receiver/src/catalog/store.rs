@@ -22,6 +22,8 @@ pub(super) const VOLUMES: Table = TableDefinition::new("volumes");
 pub(super) const STREAMS: Table = TableDefinition::new("streams");
 /// Known blocks, by GROUP/VOLUME.
 pub(super) const KNOWN: Table = TableDefinition::new("known");
+/// The journal, by a fixed key.
+pub(super) const JOURNAL: Table = TableDefinition::new("journal");
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 
 const VERSION: u64 = 1;
@@ -42,7 +44,7 @@ impl Catalog {
         }
         let database = builder().create(path).map_err(open_error)?;
         let write = database.begin_write()?;
-        for table in [TOKENS, SOURCES, GROUPS, VOLUMES, STREAMS, KNOWN] {
+        for table in [TOKENS, SOURCES, GROUPS, VOLUMES, STREAMS, KNOWN, JOURNAL] {
             write.open_table(table)?;
         }
         write.open_table(META)?.insert(VERSION_KEY, VERSION)?;

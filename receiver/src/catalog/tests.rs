@@ -73,6 +73,11 @@ fn state(horizon: u64, applied: u64) -> StreamState {
         horizon: Stamp(horizon),
         applied: Stamp(applied),
         last_mark: TimeMark(77),
+        point: Some(PointRecord {
+            incarnation: Incarnation { counter: 2, id: 5 },
+            stamp: Stamp(6),
+            mark: TimeMark(66),
+        }),
         volumes: BTreeMap::from([
             (name("a"), VolumeState::Absent),
             (
@@ -332,10 +337,20 @@ fn a_new_incarnation_starts_again_from_its_own_first_stamp() {
     catalog.commit_stream(&name("db"), &state(9, 9)).unwrap();
     let next = StreamState {
         incarnation: Incarnation { counter: 4, id: 1 },
+        last_mark: TimeMark(78),
         ..StreamState::default()
     };
     catalog.commit_stream(&name("db"), &next).unwrap();
     assert_eq!(catalog.stream(&name("db")).unwrap(), Some(next));
+}
+
+#[test]
+fn the_catalog_belongs_to_the_first_journal_it_sees() {
+    let (_dir, catalog) = catalog();
+    assert_eq!(catalog.journal_id().unwrap(), None);
+    assert_eq!(catalog.bind_journal(7).unwrap(), 7);
+    assert_eq!(catalog.bind_journal(8).unwrap(), 7);
+    assert_eq!(catalog.journal_id().unwrap(), Some(7));
 }
 
 fn hex(value: &impl Value) -> String {
@@ -386,6 +401,9 @@ fn the_golden_bytes_of_the_values_do_not_change() {
         "0900000000000000",
         "0800000000000000",
         "4d00000000000000",
+        "01020000000000000005000000000000000000000000000000",
+        "0600000000000000",
+        "4200000000000000",
         "0500",
         "01006100",
         "0100620101",

@@ -77,14 +77,13 @@ impl Stopped {
 
 fn group_status(record: &VolumeRecord, state: &StreamState) -> GroupStatus {
     let known = state.incarnation.counter > 0;
-    let whole = known && state.horizon == state.applied;
     GroupStatus {
         group: record.name.group.to_string(),
         source: record.source.to_string(),
         incarnation: known.then(|| state.incarnation.to_string()),
         applied: state.applied.0,
-        recoverable_to: (whole && state.last_mark.0 > 0).then(|| iso_8601(state.last_mark)),
-        recoverable_stamp: if whole { state.applied.0 } else { 0 },
+        recoverable_to: state.point.map(|point| iso_8601(point.mark)),
+        recoverable_stamp: state.point.map_or(0, |point| point.stamp.0),
         mode: "stopped".into(),
         reason: Some("the receiver is not running; start it with `serve`".into()),
         ..GroupStatus::default()
@@ -149,20 +148,21 @@ impl Daemon for Stopped {
             .get(&volume.volume)
             .copied()
             .unwrap_or_default();
-        if matches!(
+        let outside = matches!(
             known,
             VolumeState::Absent | VolumeState::Copying { first: true, .. }
-        ) {
+        );
+        let Some(point) = state.point.filter(|_| !outside) else {
             return Err(format!(
                 "volume {volume} is at no complete point; let its copy finish"
             ));
-        }
+        };
         if state.horizon != state.applied {
             return Err(format!(
                 "the last step of group {} was cut short; run `serve` once to finish it",
                 volume.group
             ));
         }
-        Ok(Box::new(Still(state.applied)))
+        Ok(Box::new(Still(point.stamp)))
     }
 }

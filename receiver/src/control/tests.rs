@@ -1,7 +1,7 @@
 //! The control socket: who may speak, what is bounded, what a verb does live and stopped.
 
 use super::*;
-use crate::catalog::{Catalog, StreamState, VolumeRecord, VolumeState};
+use crate::catalog::{Catalog, PointRecord, StreamState, VolumeRecord, VolumeState};
 use crate::cli::Exit;
 use crate::config::Settings;
 use std::io::{BufRead, BufReader, Write};
@@ -352,7 +352,12 @@ fn a_stopped_receiver_says_what_the_catalog_knows() {
         incarnation: Incarnation { counter: 1, id: 1 },
         horizon: Stamp(horizon),
         applied: Stamp(applied),
-        last_mark: wire::TimeMark(1_795_262_400_000_000_000),
+        last_mark: wire::TimeMark(1),
+        point: Some(PointRecord {
+            incarnation: Incarnation { counter: 1, id: 1 },
+            stamp: Stamp(horizon),
+            mark: wire::TimeMark(1_795_262_400_000_000_000),
+        }),
         volumes: [(Name::new("wal").unwrap(), VolumeState::Ready)].into(),
     };
     site.catalog.commit_stream(&group, &state(9, 5)).unwrap();
