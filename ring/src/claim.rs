@@ -121,6 +121,11 @@ impl Record {
             descriptor: Descriptor::new(placement, mark.0),
             state: State::Opening,
         };
+        let last = record.words.as_slice()[STATE_WORD].load(Ordering::Relaxed);
+        assert!(
+            last == 0 || StateWord::unpack(last).is_done_before(record.stamp),
+            "a place is given out again only when its last record is done"
+        );
         // A reader of the slot's last record must notice before it can see any new word or byte:
         // first the state word, then the fence, then everything else.
         let opening = StateWord::pack(record.stamp, State::Opening);

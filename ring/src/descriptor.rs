@@ -189,6 +189,11 @@ impl StateWord {
         (self.stamp == stamp).then_some(state)
     }
 
+    /// Whether the slot belongs to an earlier record that the disk has answered for.
+    pub(crate) fn is_done_before(self, stamp: u64) -> bool {
+        self.stamp < stamp && self.state.is_some_and(State::is_done)
+    }
+
     /// The final state, if the slot belongs to `stamp` and the disk has answered.
     pub(crate) fn done_as(self, stamp: u64) -> Option<State> {
         self.filled_as(stamp).filter(|state| state.is_done())

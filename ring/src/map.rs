@@ -3,8 +3,8 @@
 //! Owned by [`crate::Ring`] and [`crate::Consumer`]. Three maps: the tap's view of the ring, the
 //! shipper's read-only view of it, and the consumer page both may write. Control words are shared
 //! as atomics and nothing else, so a neighbour that scribbles is a wrong value, never undefined
-//! behaviour. Payload bytes are a slice only for whoever won their place ([`SlotPayload`]); the shipper
-//! reads them word by word, atomically.
+//! behaviour. Payload bytes are a slice only for whoever won their place ([`SlotPayload`]); the
+//! shipper reads them word by word, atomically.
 //!
 //! Why unsafe: a map is a raw pointer, and turning it into references is exactly what the language
 //! cannot check. What is promised to it is written at each site.
@@ -12,8 +12,9 @@
 #![allow(unsafe_code)]
 
 use crate::descriptor::{DESCRIPTOR_WORDS, STATE_WORD, StateWord};
-use crate::layout::WORD_BYTES;
-use crate::layout::{CLAIM_WORD, FREED_POSITION_WORD, FREED_STAMP_WORD, Layout, PAGE_BYTES};
+use crate::layout::{
+    CLAIM_WORD, FREED_POSITION_WORD, FREED_STAMP_WORD, Layout, PAGE_BYTES, WORD_BYTES,
+};
 use crate::place::{ClaimWord, Cursor, Placement, UNIT_BYTES};
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
@@ -162,20 +163,27 @@ impl TapMap {
         Cursor { stamp, position }
     }
 
-    /// The claim word and what it stands for.
+    /// The claim word and what it stands for, with the freed cursor it was rebuilt from.
     ///
     /// The word is read first: when it is unchanged at the swap, the freed cursor read in between
     /// cannot have passed it, and is not older than it.
     pub(crate) fn claimed(&self) -> (ClaimWord, Cursor, Cursor) {
+        match self.try_claimed() {
+            Some(claimed) => claimed,
+            None => panic!("claim word and freed cursor do not belong together: ring damaged"),
+        }
+    }
+
+    fn try_claimed(&self) -> Option<(ClaimWord, Cursor, Cursor)> {
         for _ in 0..CLAIM_READS_MAX {
             let word = ClaimWord(self.word(CLAIM_WORD).load(Ordering::Acquire));
             let freed = self.freed();
             if let Some(claimed) = word.rebuild(freed, self.layout.geometry) {
-                return (word, claimed, freed);
+                return Some((word, claimed, freed));
             }
             std::hint::spin_loop();
         }
-        panic!("claim word and freed cursor never belong together: the ring is damaged");
+        None
     }
 
     /// Stamp and state of a stamp's slot.
@@ -184,10 +192,12 @@ impl TapMap {
         StateWord::unpack(word.load(Ordering::Acquire))
     }
 
-    /// Whether anyone may still hold a place.
+    /// Whether anyone may still hold a place; also when that cannot be told.
     fn has_open_slot(&self) -> bool {
-        let (_, claimed, freed) = self.claimed();
-        (freed.stamp + 1..=claimed.stamp).any(|stamp| self.state(stamp).done_as(stamp).is_none())
+        self.try_claimed().is_none_or(|(_, claimed, freed)| {
+            (freed.stamp + 1..=claimed.stamp)
+                .any(|stamp| self.state(stamp).done_as(stamp).is_none())
+        })
     }
 
     fn control(&self) -> &[AtomicU64] {

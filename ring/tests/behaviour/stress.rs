@@ -349,6 +349,27 @@ fn a_reader_that_falls_behind_reads_a_whole_record_or_none() {
     });
 }
 
+/// Cold memory: stores to it keep the ones after them waiting inside the processor, so that a
+/// missing fence shows.
+struct SlowStores {
+    words: Vec<AtomicU64>,
+    next: usize,
+}
+
+impl SlowStores {
+    fn new() -> Self {
+        let words = (0..4 << 20).map(|_| AtomicU64::new(0)).collect();
+        Self { words, next: 0 }
+    }
+
+    fn pile_up(&mut self) {
+        for _ in 0..32 {
+            self.next = (self.next + 4099) % self.words.len();
+            self.words[self.next].store(1, Ordering::Relaxed);
+        }
+    }
+}
+
 #[test]
 fn a_lone_record_wakes_a_shipper_that_falls_asleep_at_that_very_moment() {
     // One record at a time: no later one repairs a wake that was lost.
@@ -357,26 +378,11 @@ fn a_lone_record_wakes_a_shipper_that_falls_asleep_at_that_very_moment() {
     let wake = consumer.wake_fd().unwrap();
     let last = Stamp(ORIGIN.stamp.0 + LONE_RECORDS);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut random = Random(42);
-            let mut upto = ORIGIN.stamp;
-            while upto < last {
-                let start = Instant::now();
-                while consumer.acked() < upto {
-                    std::hint::spin_loop();
-                    assert!(start.elapsed() < STUCK, "record {upto} was never taken");
-                }
-                for _ in 0..random.below(300) {
-                    std::hint::spin_loop();
-                }
-                let claim = ring.claim(0, TimeMark(1)).unwrap();
-                upto = claim.stamp();
-                fill(claim).settle();
-                ring.notify_consumer();
-            }
-        });
+        scope.spawn(|| write_one_by_one(&ring, &consumer, last));
+        let mut slow = SlowStores::new();
         let mut upto = ORIGIN.stamp;
         while upto < last {
+            slow.pile_up();
             consumer.prepare_sleep();
             let seen = consumer.settle_scan(upto, 1, &mut Vec::new()).unwrap();
             if seen > upto {
@@ -391,4 +397,26 @@ fn a_lone_record_wakes_a_shipper_that_falls_asleep_at_that_very_moment() {
             wake.drain().unwrap();
         }
     });
+}
+
+fn write_one_by_one(ring: &Ring, consumer: &Consumer, last: Stamp) {
+    let mut random = Random(42);
+    let mut slow = SlowStores::new();
+    let mut upto = ORIGIN.stamp;
+    while upto < last {
+        let start = Instant::now();
+        while consumer.acked() < upto {
+            std::hint::spin_loop();
+            assert!(start.elapsed() < STUCK, "record {upto} was never taken");
+        }
+        for _ in 0..random.below(60) {
+            std::hint::spin_loop();
+        }
+        let claim = ring.claim(0, TimeMark(1)).unwrap();
+        upto = claim.stamp();
+        let filled = fill(claim);
+        slow.pile_up();
+        filled.settle();
+        ring.notify_consumer();
+    }
 }
