@@ -97,3 +97,68 @@ fn pieces(range: ByteRange, len_bytes_max: u64) -> impl Iterator<Item = ByteRang
         ByteRange::between(start, range.end_bytes().min(start + len_bytes_max))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Zeroes the middle of a file of ones, starting with `way`; returns the way that worked.
+    fn zeroed(dir: &Path, way: Zeroing) -> Zeroing {
+        let path = dir.join("target");
+        std::fs::write(&path, vec![1; 4 << 20]).unwrap();
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let way = Cell::new(way);
+        tokio_uring::start(async {
+            let file = File::from_std(file);
+            let range = ByteRange::new(512, (3 << 20) + 512);
+            zero(&file, &way, range).await.unwrap();
+            file.close().await.unwrap();
+        });
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 4 << 20, "the size stays");
+        let hole = 512..(3 << 20) + 1024;
+        assert!(bytes[hole.clone()].iter().all(|byte| *byte == 0));
+        assert!(
+            bytes[..hole.start]
+                .iter()
+                .chain(&bytes[hole.end..])
+                .all(|byte| *byte == 1)
+        );
+        way.get()
+    }
+
+    #[test]
+    fn every_way_of_zeroing_leaves_zeroes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for way in [Zeroing::Punch, Zeroing::Range, Zeroing::Write] {
+            zeroed(dir.path(), way);
+        }
+    }
+
+    #[test]
+    fn a_way_the_target_lacks_is_given_up_for_the_next() {
+        // tmpfs punches holes but has no ZERO_RANGE.
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        assert_eq!(zeroed(dir.path(), Zeroing::Range), Zeroing::Write);
+        assert_eq!(zeroed(dir.path(), Zeroing::Punch), Zeroing::Punch);
+    }
+
+    #[test]
+    fn pieces_cover_a_range_exactly() {
+        for (len_bytes, count) in [(1, 1), (10, 1), (11, 2), (30, 3)] {
+            let range = ByteRange::new(5, len_bytes);
+            let pieces: Vec<ByteRange> = pieces(range, 10).collect();
+            assert_eq!(pieces.len(), count);
+            let end = pieces.iter().fold(5, |end, piece| {
+                assert_eq!(piece.offset_bytes, end);
+                piece.end_bytes()
+            });
+            assert_eq!(end, range.end_bytes());
+        }
+    }
+}
