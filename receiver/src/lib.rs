@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod fold;
+pub mod journal;
 pub mod target;
 
 mod aligned;

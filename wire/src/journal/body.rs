@@ -40,15 +40,6 @@ pub struct StreamLost {
     pub reason: String,
 }
 
-/// Records above `after` received before this entry are forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamCut {
-    /// The contiguous received prefix.
-    pub after: Stamp,
-    /// The highest stamp forgotten.
-    pub highest: Stamp,
-}
-
 /// A segment in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveSegment {
@@ -140,26 +131,6 @@ impl StreamLost {
             upto,
             reason,
         })
-    }
-}
-
-impl StreamCut {
-    /// The body.
-    pub fn to_bytes(self) -> Vec<u8> {
-        let mut writer = Writer::new();
-        writer.stamp(self.after).stamp(self.highest);
-        writer.into_bytes()
-    }
-
-    /// Reads a body.
-    pub fn parse(body: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body);
-        let (after, highest) = (reader.stamp()?, reader.stamp()?);
-        reader.finish()?;
-        if highest < after {
-            return Err(DecodeError::BadValue("cut range"));
-        }
-        Ok(Self { after, highest })
     }
 }
 

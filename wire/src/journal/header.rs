@@ -23,7 +23,7 @@ use super::{
     JOURNAL_VERSION, JournalId, Position, StreamNumber,
 };
 use crate::coding::{DecodeError, Reader, Writer};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 const SEGMENT_MAGIC: &[u8; 8] = b"UTJSEG1\0";
 const GROUP_MAGIC: &[u8; 4] = b"UTJG";
@@ -76,6 +76,10 @@ pub struct EntryHeader {
     pub body_checksum: u64,
 }
 
+/// Sums up the entry headers of a group, in order.
+#[derive(Default)]
+pub struct GroupChecksum(Xxh3);
+
 /// What an entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -90,12 +94,32 @@ pub enum EntryKind {
     Close = 4,
     /// Stamps that will never come.
     Lost = 5,
-    /// What was received above a stamp so far is forgotten: the source sends it again.
-    Cut = 6,
     /// The segments that are in use; the first entry of every segment.
-    Live = 7,
+    Live = 6,
     /// Segments that are no longer in use.
-    Freed = 8,
+    Freed = 7,
+}
+
+/// Checksum of the body of an entry that is not a record; a record brings its own.
+pub fn body_checksum(body: &[u8]) -> u64 {
+    xxh3_64(body)
+}
+
+impl GroupChecksum {
+    /// Of a group without entries.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next entry header.
+    pub fn add(&mut self, header: &[u8; JOURNAL_HEADER_BYTES]) {
+        self.0.update(header);
+    }
+
+    /// The checksum over all added.
+    pub fn finish(&self) -> u64 {
+        self.0.digest()
+    }
 }
 
 impl EntryKind {
@@ -107,9 +131,8 @@ impl EntryKind {
             3 => Self::Open,
             4 => Self::Close,
             5 => Self::Lost,
-            6 => Self::Cut,
-            7 => Self::Live,
-            8 => Self::Freed,
+            6 => Self::Live,
+            7 => Self::Freed,
             _ => return Err(DecodeError::BadValue("journal entry kind")),
         })
     }

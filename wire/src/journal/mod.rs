@@ -19,8 +19,10 @@ mod header;
 #[cfg(test)]
 mod tests;
 
-pub use body::{LiveSegment, Segments, StreamClose, StreamCut, StreamLost, StreamOpen};
-pub use header::{EntryHeader, EntryKind, GroupHeader, SegmentHeader};
+pub use body::{LiveSegment, Segments, StreamClose, StreamLost, StreamOpen};
+pub use header::{
+    EntryHeader, EntryKind, GroupChecksum, GroupHeader, SegmentHeader, body_checksum,
+};
 
 use crate::limits::RECORD_PAYLOAD_BYTES_MAX;
 use crate::record::RECORD_HEADER_BYTES;

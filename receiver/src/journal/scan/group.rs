@@ -1,0 +1,120 @@
+//! Reading one group back: every entry proves itself.
+
+use crate::fold::RecordAt;
+use crate::journal::entry::{Durable, Entry, is_note};
+use bytes::Bytes;
+use wire::journal::{
+    ENTRY_ALIGN_BYTES, EntryHeader, EntryKind, GroupChecksum, GroupHeader, JOURNAL_HEADER_BYTES,
+    LiveSegment, Position, Segments, StreamClose, StreamLost, StreamNumber, StreamOpen,
+    body_checksum, entry_bytes,
+};
+use wire::{RECORD_HEADER_BYTES, RecordHeader, SettleMark};
+
+/// What was found in a group.
+pub(super) struct GroupContent {
+    /// Every entry is sound and none is missing.
+    pub(super) whole: bool,
+    /// The sound entries.
+    pub(super) entries: Vec<Content>,
+    /// Offsets in the group at which an entry should be and is not.
+    pub(super) bad: Vec<u64>,
+}
+
+/// A sound entry.
+pub(super) enum Content {
+    /// About a stream.
+    Stream(StreamNumber, Durable),
+    /// Segments in use when its segment began.
+    Live(Vec<LiveSegment>),
+    /// Segments no longer in use.
+    Freed(Segments),
+}
+
+/// Reads the entries of the group whose bytes, header included, are `bytes`.
+///
+/// Past an entry whose header is damaged the next one is found by trying every place one can be.
+pub(super) fn read(header: &GroupHeader, segment: u64, offset: u64, bytes: &[u8]) -> GroupContent {
+    let mut content = GroupContent {
+        whole: false,
+        entries: Vec::new(),
+        bad: Vec::new(),
+    };
+    let mut checksum = GroupChecksum::new();
+    let (mut found, mut searching) = (0, false);
+    let mut at = JOURNAL_HEADER_BYTES;
+    while found < header.entries && at < bytes.len() {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some((entry, raw)) = entry_header(header, at, rest) else {
+            if !searching {
+                content.bad.push(at as u64);
+            }
+            searching = true;
+            at += ENTRY_ALIGN_BYTES;
+            continue;
+        };
+        searching = false;
+        found += 1;
+        checksum.add(raw);
+        let here = RecordAt {
+            segment,
+            offset_bytes: offset + at as u64,
+        };
+        match body(&entry, here, rest) {
+            Some(sound) => content.entries.push(sound),
+            None => content.bad.push(at as u64),
+        }
+        at += entry_bytes(entry.body_bytes as usize);
+    }
+    let complete = found == header.entries && checksum.finish() == header.entries_checksum;
+    content.whole = complete && content.bad.is_empty();
+    content
+}
+
+fn entry_header<'a>(
+    group: &GroupHeader,
+    at: usize,
+    rest: &'a [u8],
+) -> Option<(EntryHeader, &'a [u8; JOURNAL_HEADER_BYTES])> {
+    let raw = rest.first_chunk::<JOURNAL_HEADER_BYTES>()?;
+    let entry = EntryHeader::parse(raw).ok()?;
+    let ours = entry.journal == group.journal
+        && entry.group == group.number
+        && entry.position == Position(group.position.0 + at as u64);
+    let fits = entry_bytes(entry.body_bytes as usize) <= rest.len();
+    (ours && fits).then_some((entry, raw))
+}
+
+fn body(entry: &EntryHeader, at: RecordAt, rest: &[u8]) -> Option<Content> {
+    let end = JOURNAL_HEADER_BYTES + entry.body_bytes as usize;
+    let body = rest.get(JOURNAL_HEADER_BYTES..end)?;
+    if entry.kind == EntryKind::Record {
+        return record(entry, at, body);
+    }
+    if body_checksum(body) != entry.body_checksum {
+        return None;
+    }
+    let stream = entry.stream;
+    Some(match entry.kind {
+        EntryKind::Record => return None,
+        EntryKind::Live => Content::Live(LiveSegment::parse_list(body).ok()?),
+        EntryKind::Freed => Content::Freed(Segments::parse(body).ok()?),
+        EntryKind::Settle => {
+            Content::Stream(stream, Durable::Settle(SettleMark::parse(body).ok()?))
+        }
+        EntryKind::Open => Content::Stream(stream, Durable::Open(StreamOpen::parse(body).ok()?)),
+        EntryKind::Close => Content::Stream(stream, Durable::Close(StreamClose::parse(body).ok()?)),
+        EntryKind::Lost => Content::Stream(stream, Durable::Lost(StreamLost::parse(body).ok()?)),
+    })
+}
+
+fn record(entry: &EntryHeader, at: RecordAt, body: &[u8]) -> Option<Content> {
+    let header = RecordHeader::parse(body).ok()?;
+    let payload = body.get(RECORD_HEADER_BYTES..)?;
+    if header.checksum != entry.body_checksum || header.verify(payload).is_err() {
+        return None;
+    }
+    let note = if is_note(header.kind) { payload } else { &[] };
+    let note = Bytes::copy_from_slice(note);
+    let (stream, durable) = Entry::Record(entry.stream, header, note).durable(at);
+    Some(Content::Stream(stream, durable))
+}

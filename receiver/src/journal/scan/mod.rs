@@ -1,0 +1,298 @@
+//! Recovery: what the journal holds when it is opened.
+//!
+//! A survey says which segments count; they are then read in order, every entry verified. The tail
+//! is the end of the last whole group. What follows it never became durable and is not looked at
+//! again; what is broken before it is damage. A group that is not whole is told apart so:
+//!
+//! ```text
+//! a whole group with a higher number follows | outcome
+//! -------------------------------------------+------------------------------------------------
+//! yes                                        | damage: reported, its sound entries are used
+//! no, but one with the same number           | torn at an earlier crash, then written anew: ignored
+//! no                                         | torn at the last crash: the tail is before it
+//! ```
+//!
+//! Nothing is written here but removals of files that no longer count, so recovery may itself be
+//! cut anywhere, any number of times.
+
+mod group;
+mod survey;
+mod walk;
+
+use super::entry::Durable;
+use super::error::{Damage, DamageKind, JournalError};
+use super::ledger::Ledger;
+use super::store::Store;
+use group::Content;
+use std::io;
+use std::path::Path;
+use survey::{Listed, Survey, SurveyError};
+use walk::{Place, Step, Walk};
+use wire::journal::{JournalId, SEGMENT_HEADER_BYTES, StreamNumber};
+
+/// Most damages told one by one; the rest is only counted.
+pub(super) const DAMAGES_MAX: usize = 1000;
+
+/// An entry found at the start, in journal order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The stream it is about.
+    pub stream: StreamNumber,
+    /// What it says.
+    pub durable: Durable,
+}
+
+/// Takes the entries found at the start.
+pub trait Replay {
+    /// The next one.
+    fn found(&mut self, found: Found);
+}
+
+impl<F: FnMut(Found)> Replay for F {
+    fn found(&mut self, found: Found) {
+        self(found);
+    }
+}
+
+/// What a journal was found to be; a [`super::Writer`] goes on from here.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The journal's id and segment size; none if it is empty.
+    pub(super) kind: Option<(JournalId, u64)>,
+    /// Where the next group goes, and its number.
+    pub(super) tail: Option<Tail>,
+    pub(super) ledger: Ledger,
+    /// Damage before the tail.
+    pub damage: Vec<Damage>,
+    /// How much damage there is, told or not.
+    pub damages: usize,
+}
+
+/// End of the last whole group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tail {
+    pub(super) segment: u64,
+    pub(super) offset: u64,
+    pub(super) group: u64,
+}
+
+impl Recovered {
+    /// Which journal this is; none if it is empty.
+    pub fn id(&self) -> Option<JournalId> {
+        self.kind.map(|(id, _)| id)
+    }
+
+    /// A stream number no entry of the journal has.
+    pub fn next_stream(&self) -> StreamNumber {
+        self.ledger.next_stream()
+    }
+}
+
+/// Reads the journal in `store`; `expected` is the id it must have, where that is known.
+pub fn recover<S: Store>(
+    store: &mut S,
+    path: &Path,
+    expected: Option<JournalId>,
+    replay: &mut dyn Replay,
+) -> Result<Recovered, JournalError> {
+    let io = |what| {
+        move |source| JournalError::Io {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    let survey = survey::survey(store, expected).map_err(|error| match error {
+        SurveyError::System(source) => io("read")(source),
+        SurveyError::Journal(error) => error,
+    })?;
+    remove(store, &survey).map_err(io("clean"))?;
+    let recovered = Recovered {
+        kind: survey.kind,
+        tail: None,
+        ledger: Ledger::default(),
+        damage: Vec::new(),
+        damages: 0,
+    };
+    let mut scan = Scan {
+        recovered,
+        next_group: 0,
+        torn: None,
+        replay,
+    };
+    for listed in &survey.read {
+        scan.segment(store, listed).map_err(io("read"))?;
+    }
+    let group = scan.next_group;
+    scan.recovered.tail = scan.recovered.tail.map(|tail| Tail { group, ..tail });
+    Ok(scan.recovered)
+}
+
+fn remove<S: Store>(store: &mut S, survey: &Survey) -> io::Result<()> {
+    for segment in &survey.remove {
+        store.remove(*segment)?;
+    }
+    if !survey.remove.is_empty() {
+        store.sync()?;
+    }
+    Ok(())
+}
+
+/// A scan in progress.
+struct Scan<'a> {
+    recovered: Recovered,
+    /// Number after the last whole group.
+    next_group: u64,
+    /// A group that is not whole, until it is known what that means.
+    torn: Option<Torn>,
+    replay: &'a mut dyn Replay,
+}
+
+struct Torn {
+    segment: u64,
+    offset: u64,
+    number: u64,
+    entries: Vec<Content>,
+    bad: Vec<u64>,
+}
+
+impl Scan<'_> {
+    fn segment<S: Store>(&mut self, store: &S, listed: &Listed) -> io::Result<()> {
+        let segment = listed.segment;
+        self.recovered
+            .ledger
+            .begin_segment(segment, self.next_group);
+        if !listed.present {
+            self.damage(segment, 0, DamageKind::SegmentMissing);
+            self.recovered.ledger.freed(&[segment]);
+            return Ok(());
+        }
+        if !listed.sound {
+            self.damage(segment, 0, DamageKind::SegmentHeader);
+        }
+        let file = store.open(segment)?;
+        let Some((journal, segment_bytes)) = self.recovered.kind else {
+            return Ok(());
+        };
+        let mut walk = Walk::new(
+            &file,
+            Place {
+                journal,
+                segment,
+                segment_bytes,
+            },
+        );
+        let end = loop {
+            match walk.next()? {
+                Step::Group {
+                    header,
+                    offset,
+                    content,
+                } if content.whole => {
+                    self.whole(segment, offset, header.number, content.entries);
+                    let offset = offset + u64::from(header.bytes);
+                    self.recovered.tail = Some(Tail {
+                        segment,
+                        offset,
+                        group: 0,
+                    });
+                }
+                Step::Group {
+                    header,
+                    offset,
+                    content,
+                } => {
+                    self.settle_torn(header.number);
+                    let (entries, bad) = (content.entries, content.bad);
+                    self.torn = Some(Torn {
+                        segment,
+                        offset,
+                        number: header.number,
+                        entries,
+                        bad,
+                    });
+                    if !self.has_groups_in(segment) {
+                        let offset = SEGMENT_HEADER_BYTES;
+                        self.recovered.tail = Some(Tail {
+                            segment,
+                            offset,
+                            group: 0,
+                        });
+                    }
+                }
+                Step::Hole { offset } => self.damage(segment, offset, DamageKind::Group),
+                Step::End { offset } => break offset,
+            }
+        };
+        self.end_segment(segment, end, listed.groups_end);
+        Ok(())
+    }
+
+    fn has_groups_in(&self, segment: u64) -> bool {
+        self.recovered
+            .tail
+            .is_some_and(|tail| tail.segment == segment)
+    }
+
+    /// A whole group: what lies before it is now known to have been durable.
+    fn whole(&mut self, segment: u64, offset: u64, number: u64, entries: Vec<Content>) {
+        self.settle_torn(number);
+        if number != self.next_group && self.has_groups_in(segment) {
+            self.damage(segment, offset, DamageKind::GroupsMissing);
+        }
+        self.next_group = number + 1;
+        self.recovered.ledger.note_group(segment, number + 1);
+        self.deliver(segment, entries);
+    }
+
+    /// The end of a segment's groups, and whether that is where it ended when it was left.
+    fn end_segment(&mut self, segment: u64, end: u64, groups_end: Option<u64>) {
+        let Some(groups_end) = groups_end else { return };
+        self.settle_torn(groups_end);
+        if self.next_group != groups_end {
+            self.damage(segment, end, DamageKind::GroupsMissing);
+            self.next_group = groups_end;
+        }
+        self.recovered.ledger.note_group(segment, groups_end);
+    }
+
+    /// Groups up to `next` were written after the torn one: was it among them?
+    fn settle_torn(&mut self, next: u64) {
+        let Some(torn) = self.torn.take() else { return };
+        if torn.number >= next {
+            return;
+        }
+        if torn.bad.is_empty() {
+            self.damage(torn.segment, torn.offset, DamageKind::Group);
+        }
+        for bad in &torn.bad {
+            self.damage(torn.segment, torn.offset + bad, DamageKind::Entry);
+        }
+        self.next_group = self.next_group.max(torn.number + 1);
+        self.deliver(torn.segment, torn.entries);
+    }
+
+    fn deliver(&mut self, segment: u64, entries: Vec<Content>) {
+        for entry in entries {
+            match entry {
+                Content::Stream(stream, durable) => {
+                    self.recovered.ledger.note(segment, stream, &durable);
+                    self.replay.found(Found { stream, durable });
+                }
+                Content::Freed(freed) => self.recovered.ledger.freed(&freed.0),
+                Content::Live(_) => {}
+            }
+        }
+    }
+
+    fn damage(&mut self, segment: u64, offset_bytes: u64, kind: DamageKind) {
+        self.recovered.damages += 1;
+        if self.recovered.damage.len() < DAMAGES_MAX {
+            self.recovered.damage.push(Damage {
+                segment,
+                offset_bytes,
+                kind,
+            });
+        }
+    }
+}

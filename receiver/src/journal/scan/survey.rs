@@ -1,0 +1,265 @@
+//! Survey: before anything is read in order, which segments there are and which of them count.
+//!
+//! ```text
+//! header | a group in it | newest | in the live list | outcome
+//! -------+---------------+--------+------------------+----------------------------------------
+//! any    | no            | yes    | -                | made ready and never used: removed
+//! sound  | yes or no     | no     | yes              | read
+//! broken | yes or no     | no     | yes              | read, reported
+//! any    | any           | no     | no               | freed before the crash: removed
+//! absent | -             | no     | yes              | reported missing
+//! ```
+//!
+//! The live list is the first entry of the newest segment whose first group is whole, less what
+//! later entries of it free. Segments newer than that one hold groups and are read too.
+
+use super::group::Content;
+use super::walk::{Place, Step, Walk};
+use crate::aligned::AlignedBuffer;
+use crate::journal::error::JournalError;
+use crate::journal::store::{SegmentFile, Store};
+use std::collections::BTreeMap;
+use std::io;
+use wire::DecodeError;
+use wire::journal::{
+    GROUP_ALIGN_BYTES, GroupHeader, JOURNAL_HEADER_BYTES, JournalId, SEGMENT_HEADER_BYTES,
+    SegmentHeader,
+};
+
+/// Read at once while looking for a group, in bytes.
+const SEARCH_BYTES: u64 = 1 << 20;
+
+/// Which segments are read, and which go.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Whose journal, and how large its segments are; none if there is no journal.
+    pub(super) kind: Option<(JournalId, u64)>,
+    /// Segments to be read, ascending.
+    pub(super) read: Vec<Listed>,
+    /// Segments to be removed.
+    pub(super) remove: Vec<u64>,
+}
+
+/// A segment to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) segment: u64,
+    /// The file is there.
+    pub(super) present: bool,
+    /// Its header is sound.
+    pub(super) sound: bool,
+    /// The number after its last group, where that is known.
+    pub(super) groups_end: Option<u64>,
+}
+
+/// What a look at a file shows.
+struct Glance {
+    header: Option<SegmentHeader>,
+    /// Its first group header, and where that lies.
+    group: Option<(u64, GroupHeader)>,
+}
+
+/// Looks at every segment of `store`.
+pub(super) fn survey<S: Store>(
+    store: &S,
+    expected: Option<JournalId>,
+) -> Result<Survey, SurveyError> {
+    let mut glances = BTreeMap::new();
+    for segment in store.list()? {
+        glances.insert(segment, glance(&store.open(segment)?, segment)?);
+    }
+    let Some((journal, segment_bytes)) = kind(&glances, expected) else {
+        let remove = glances.into_keys().collect();
+        return Ok(Survey {
+            remove,
+            ..Survey::default()
+        });
+    };
+    for (&segment, glance) in &glances {
+        let found = glance.header.map(|header| header.journal);
+        if let Some(found) = found.filter(|found| *found != journal) {
+            return Err(JournalError::Foreign { segment, found }.into());
+        }
+    }
+    let head = find_head(store, &glances, |segment| Place {
+        journal,
+        segment,
+        segment_bytes,
+    })?;
+    let mut survey = Survey {
+        kind: Some((journal, segment_bytes)),
+        ..Survey::default()
+    };
+    survey.sort(&glances, &head);
+    Ok(survey)
+}
+
+/// The system's error, or one of ours.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SurveyError {
+    #[error(transparent)]
+    System(#[from] io::Error),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// The newest segment that tells which others are in use.
+#[derive(Default)]
+struct Head {
+    segment: Option<u64>,
+    live: BTreeMap<u64, u64>,
+}
+
+impl Survey {
+    fn sort(&mut self, glances: &BTreeMap<u64, Glance>, head: &Head) {
+        let newest = glances
+            .iter()
+            .rev()
+            .find(|(_, glance)| glance.group.is_some());
+        let newest = newest.map(|(segment, _)| *segment);
+        let mut listed: BTreeMap<u64, Option<u64>> = BTreeMap::new();
+        listed.extend(
+            head.live
+                .iter()
+                .map(|(segment, end)| (*segment, Some(*end))),
+        );
+        for &segment in glances.keys() {
+            let since_head = head.segment.is_none_or(|head| segment >= head);
+            if since_head && Some(segment) <= newest {
+                listed.insert(segment, None);
+            } else if !listed.contains_key(&segment) {
+                self.remove.push(segment);
+            }
+        }
+        self.read
+            .extend(listed.into_iter().map(|(segment, groups_end)| {
+                Listed {
+                    segment,
+                    present: glances.contains_key(&segment),
+                    sound: glances
+                        .get(&segment)
+                        .is_some_and(|glance| glance.header.is_some()),
+                    groups_end,
+                }
+            }));
+    }
+}
+
+fn glance<F: SegmentFile>(file: &F, segment: u64) -> Result<Glance, SurveyError> {
+    let mut page = AlignedBuffer::new(SEGMENT_HEADER_BYTES as usize);
+    file.read_at(0, page.as_mut())?;
+    let raw = page.as_slice().first_chunk::<JOURNAL_HEADER_BYTES>();
+    let header = match raw.map(SegmentHeader::parse) {
+        Some(Ok(header)) if header.segment == segment => Some(header),
+        Some(Err(source @ DecodeError::UnknownVersion(_))) => {
+            return Err(JournalError::Version { segment, source }.into());
+        }
+        _ => None,
+    };
+    let group = first_group(file, header.map(|header| header.journal))?;
+    Ok(Glance { header, group })
+}
+
+/// The first group header in a segment of the journal, or of any while that is not known.
+fn first_group<F: SegmentFile>(
+    file: &F,
+    journal: Option<JournalId>,
+) -> io::Result<Option<(u64, GroupHeader)>> {
+    let (mut offset, end) = (SEGMENT_HEADER_BYTES, file.bytes()?);
+    let whole = end
+        .next_multiple_of(GROUP_ALIGN_BYTES as u64)
+        .min(SEARCH_BYTES);
+    let mut chunk = AlignedBuffer::new(whole as usize);
+    while offset < end {
+        file.read_at(offset, chunk.as_mut())?;
+        for page in chunk.as_slice().chunks_exact(GROUP_ALIGN_BYTES) {
+            let raw = page.first_chunk::<JOURNAL_HEADER_BYTES>();
+            let group = raw.and_then(|raw| GroupHeader::parse(raw).ok());
+            let ours = |group: &GroupHeader| journal.is_none_or(|id| id == group.journal);
+            if let Some(group) = group.filter(ours) {
+                return Ok(Some((offset, group)));
+            }
+            offset += GROUP_ALIGN_BYTES as u64;
+        }
+    }
+    Ok(None)
+}
+
+/// Id and segment size: of the sound headers, else of what the groups say of themselves.
+fn kind(glances: &BTreeMap<u64, Glance>, expected: Option<JournalId>) -> Option<(JournalId, u64)> {
+    let used = glances
+        .values()
+        .rev()
+        .filter(|glance| glance.group.is_some());
+    let sound = used.clone().find_map(|glance| glance.header);
+    if let Some(header) = sound {
+        return Some((expected.unwrap_or(header.journal), header.bytes));
+    }
+    let (segment, (offset, group)) = glances
+        .iter()
+        .rev()
+        .find_map(|(segment, glance)| Some((*segment, glance.group?)))?;
+    let before = group.position.0.checked_sub(offset)?;
+    let segment_bytes = before.checked_div(segment).filter(|bytes| *bytes > 0)?;
+    Some((expected.unwrap_or(group.journal), segment_bytes))
+}
+
+fn find_head<S: Store>(
+    store: &S,
+    glances: &BTreeMap<u64, Glance>,
+    place: impl Fn(u64) -> Place,
+) -> Result<Head, SurveyError> {
+    for (&segment, _) in glances
+        .iter()
+        .rev()
+        .filter(|(_, glance)| glance.group.is_some())
+    {
+        let file = store.open(segment)?;
+        let mut walk = Walk::new(&file, place(segment));
+        let Step::Group { content, .. } = walk.next()? else {
+            continue;
+        };
+        let Some(Content::Live(live)) = content.entries.first() else {
+            continue;
+        };
+        if !content.whole {
+            continue;
+        }
+        let live = live
+            .iter()
+            .map(|live| (live.segment, live.groups_end))
+            .collect();
+        let mut head = Head {
+            segment: Some(segment),
+            live,
+        };
+        head.forget(content.entries);
+        while let Some(content) = next_group(&mut walk)? {
+            head.forget(content);
+        }
+        return Ok(head);
+    }
+    Ok(Head::default())
+}
+
+fn next_group<F: SegmentFile>(walk: &mut Walk<'_, F>) -> io::Result<Option<Vec<Content>>> {
+    loop {
+        match walk.next()? {
+            Step::Group { content, .. } if content.whole => return Ok(Some(content.entries)),
+            Step::Group { .. } | Step::Hole { .. } => {}
+            Step::End { .. } => return Ok(None),
+        }
+    }
+}
+
+impl Head {
+    fn forget(&mut self, entries: Vec<Content>) {
+        for entry in entries {
+            if let Content::Freed(freed) = entry {
+                for segment in freed.0 {
+                    self.live.remove(&segment);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! Writer: appends groups, one at a time, each with one sync. Blocking; driven by one thread.
+//!
+//! Order of everything durable here:
+//!
+//! ```text
+//! segment   file made, allocated -> header written -> file synced -> directory synced -> used
+//! group     written behind the last whole group -> file synced -> called durable
+//! freeing   base committed (by apply) -> `freed` entry durable -> file removed
+//! ```
+//!
+//! A segment is made ready before it is needed: without one the journal is full, and says so while
+//! the current segment still has room for what frees space. The last page of every segment is kept
+//! for `freed` entries for the same reason.
+
+use super::Limits;
+use super::entry::{Body, Durable, Entry};
+use super::error::JournalError;
+use super::group::{GroupBuffer, GroupPlace};
+use super::ledger::Ledger;
+use super::scan::{Recovered, Tail};
+use super::store::{SegmentFile, Store};
+use crate::aligned::AlignedBuffer;
+use crate::fold::RecordAt;
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use wire::Stamp;
+use wire::journal::{
+    GROUP_ALIGN_BYTES, GROUP_BYTES_MAX, JournalId, LiveSegment, Position, SEGMENT_HEADER_BYTES,
+    SegmentHeader, Segments, StreamNumber,
+};
+
+/// End of every segment that only `freed` entries may use, in bytes.
+const FREED_RESERVE_BYTES: u64 = GROUP_ALIGN_BYTES as u64;
+/// Most segments one `freed` entry names; it fits the reserve.
+const FREED_MAX: usize = 400;
+/// Number of the first segment and of the first group.
+const FIRST: u64 = 1;
+
+/// What one commit made durable, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The entries.
+    pub entries: Vec<(StreamNumber, Durable)>,
+    /// Nothing could be written: there is no room for the first entry.
+    pub no_room: bool,
+}
+
+/// The writing end of a journal.
+pub struct Writer<S: Store> {
+    store: S,
+    path: PathBuf,
+    id: JournalId,
+    segment_bytes: u64,
+    segments_max: u64,
+    current: Current<S::Segment>,
+    spare: Option<(u64, S::Segment)>,
+    next_group: u64,
+    ledger: Ledger,
+    buffer: GroupBuffer,
+    failed: Option<String>,
+}
+
+struct Current<F> {
+    segment: u64,
+    file: F,
+    offset: u64,
+}
+
+impl<S: Store> Writer<S> {
+    /// Goes on where `recovered` ended; an empty journal begins with `new_id`.
+    pub fn start(
+        store: S,
+        path: PathBuf,
+        recovered: Recovered,
+        limits: Limits,
+        new_id: JournalId,
+    ) -> Result<Self, JournalError> {
+        let (id, segment_bytes) = recovered.kind.unwrap_or((new_id, limits.segment_bytes));
+        let mut begun = Begun {
+            store,
+            id,
+            segment_bytes,
+        };
+        let opened = match recovered.tail {
+            Some(tail) => begun.reopen(tail),
+            None => begun.begin(),
+        };
+        let (current, next_group) = opened.map_err(|source| JournalError::Io {
+            what: "open",
+            path: path.clone(),
+            source,
+        })?;
+        let mut writer = Self {
+            store: begun.store,
+            path,
+            id,
+            segment_bytes,
+            segments_max: limits.segments_max(segment_bytes),
+            current,
+            spare: None,
+            next_group,
+            ledger: recovered.ledger,
+            buffer: GroupBuffer::new(id),
+            failed: None,
+        };
+        if writer.current.offset == SEGMENT_HEADER_BYTES {
+            // Begun, but cut before its first group was durable: it is begun again.
+            writer.ledger.freed(&[writer.current.segment]);
+            writer.checkpoint()?;
+        }
+        writer.maintain()?;
+        Ok(writer)
+    }
+
+    /// Makes as many of the first entries of `queue` durable as one group takes.
+    pub fn commit(&mut self, queue: &mut VecDeque<Entry>) -> Result<Committed, JournalError> {
+        self.check()?;
+        let Some(first) = queue.front() else {
+            return Ok(Committed::default());
+        };
+        if !self.fits(first.bytes()) && !self.roll()? {
+            return Ok(Committed {
+                no_room: true,
+                ..Committed::default()
+            });
+        }
+        self.begin_group();
+        let mut placed = Vec::new();
+        while let Some(entry) = queue.front() {
+            if !self.joins(entry.bytes()) {
+                break;
+            }
+            let offset = self.buffer.push(entry.stream(), &entry.body());
+            placed.extend(queue.pop_front().map(|entry| (offset, entry)));
+        }
+        assert!(
+            !placed.is_empty(),
+            "an entry larger than a segment was let in"
+        );
+        let group_at = self.current.offset;
+        self.write_group()?;
+        let segment = self.current.segment;
+        let entries = placed.into_iter().map(|(offset, entry)| {
+            let (stream, durable) = entry.durable(RecordAt {
+                segment,
+                offset_bytes: group_at + offset,
+            });
+            self.ledger.note(segment, stream, &durable);
+            (stream, durable)
+        });
+        Ok(Committed {
+            entries: entries.collect(),
+            no_room: false,
+        })
+    }
+
+    /// Records of the stream up to `applied` are in the base.
+    pub fn applied(&mut self, stream: StreamNumber, applied: Stamp) {
+        self.ledger.applied(stream, applied);
+    }
+
+    /// Nothing of the stream is needed any more.
+    pub fn retire(&mut self, stream: StreamNumber) {
+        self.ledger.retire(stream);
+    }
+
+    /// Frees segments nothing is needed of, and makes the next segment ready if there is room.
+    pub fn maintain(&mut self) -> Result<(), JournalError> {
+        self.check()?;
+        self.free()?;
+        self.prepare()
+    }
+
+    /// No segment is ready beside the current one: take no more records until one is.
+    pub fn is_full(&self) -> bool {
+        self.spare.is_none()
+    }
+
+    /// The journal's id.
+    pub fn id(&self) -> JournalId {
+        self.id
+    }
+
+    /// Size of its segments.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Number of its segments, the one made ready included.
+    pub fn segments(&self) -> u64 {
+        self.ledger.segments() + u64::from(self.spare.is_some())
+    }
+
+    /// Most segments it may have.
+    pub fn segments_max(&self) -> u64 {
+        self.segments_max
+    }
+
+    /// Ends writing; gives the store back.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    fn check(&self) -> Result<(), JournalError> {
+        match &self.failed {
+            Some(reason) => Err(JournalError::Failed(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The first error is final: what the system kept of it, nobody knows.
+    fn fail(&mut self, what: &'static str, source: io::Error) -> JournalError {
+        let reason = format!("cannot {what} in {}: {source}", self.path.display());
+        self.failed = Some(reason.clone());
+        JournalError::Failed(reason)
+    }
+
+    /// Whether entries of `bytes` fit an empty group in the current segment.
+    fn fits(&self, bytes: usize) -> bool {
+        let whole = wire::journal::group_bytes(bytes) as u64;
+        self.current.offset + whole + FREED_RESERVE_BYTES <= self.segment_bytes
+    }
+
+    /// Whether an entry of `bytes` fits the group being assembled.
+    fn joins(&self, bytes: usize) -> bool {
+        let whole = self.buffer.bytes_with(bytes) as u64;
+        whole <= u64::from(GROUP_BYTES_MAX)
+            && self.current.offset + whole + FREED_RESERVE_BYTES <= self.segment_bytes
+    }
+
+    fn begin_group(&mut self) {
+        let position = Position(self.current.segment * self.segment_bytes + self.current.offset);
+        self.buffer.begin(GroupPlace {
+            journal: self.id,
+            position,
+            number: self.next_group,
+        });
+    }
+
+    /// Writes and syncs the assembled group.
+    fn write_group(&mut self) -> Result<(), JournalError> {
+        let group = self.buffer.seal();
+        let bytes = group.len() as u64;
+        assert!(
+            self.current.offset + bytes <= self.segment_bytes,
+            "a group ends in its segment"
+        );
+        let written = self.current.file.write_at(self.current.offset, group);
+        if let Err(source) = written.and_then(|()| self.current.file.sync()) {
+            return Err(self.fail("write a segment", source));
+        }
+        self.current.offset += bytes;
+        self.next_group += 1;
+        self.ledger
+            .note_group(self.current.segment, self.next_group);
+        Ok(())
+    }
+
+    /// Goes on in the next segment; false if none is ready.
+    fn roll(&mut self) -> Result<bool, JournalError> {
+        let Some((segment, file)) = self.spare.take() else {
+            return Ok(false);
+        };
+        assert!(segment > self.current.segment, "segment numbers grow");
+        self.current = Current {
+            segment,
+            file,
+            offset: SEGMENT_HEADER_BYTES,
+        };
+        self.checkpoint()?;
+        Ok(true)
+    }
+
+    /// Begins the current segment: what is in use, who lives.
+    fn checkpoint(&mut self) -> Result<(), JournalError> {
+        let live = LiveSegment::list_to_bytes(&self.ledger.live());
+        self.ledger
+            .begin_segment(self.current.segment, self.next_group);
+        let mut bodies = VecDeque::from([(StreamNumber::default(), Body::live(live))]);
+        for (stream, open, close) in self.ledger.streams() {
+            bodies.push_back((stream, Entry::Open(stream, open.clone()).body()));
+            bodies.extend(close.map(|close| (stream, Entry::Close(stream, close).body())));
+        }
+        while !bodies.is_empty() {
+            self.begin_group();
+            while let Some((stream, body)) = bodies.front() {
+                if !self.joins(wire::journal::entry_bytes(body.len())) {
+                    break;
+                }
+                self.buffer.push(*stream, body);
+                bodies.pop_front();
+            }
+            if self.buffer.is_empty() {
+                let small = io::Error::other("its segments are too small for so many streams");
+                return Err(self.fail("begin a segment", small));
+            }
+            self.write_group()?;
+        }
+        Ok(())
+    }
+
+    fn free(&mut self) -> Result<(), JournalError> {
+        loop {
+            let mut free = self.ledger.freeable();
+            free.truncate(FREED_MAX);
+            let bytes = Segments(free.clone()).to_bytes();
+            let body = Body::freed(bytes);
+            let group = wire::journal::group_bytes(wire::journal::entry_bytes(body.len())) as u64;
+            // Without room even in the reserve it waits for the next segment.
+            if free.is_empty() || self.current.offset + group > self.segment_bytes {
+                return Ok(());
+            }
+            self.begin_group();
+            self.buffer.push(StreamNumber::default(), &body);
+            self.write_group()?;
+            self.ledger.freed(&free);
+            for segment in free {
+                if let Err(source) = self.store.remove(segment) {
+                    return Err(self.fail("remove a segment", source));
+                }
+            }
+        }
+    }
+
+    /// Makes the next segment ready, if the bound and the filesystem allow it.
+    fn prepare(&mut self) -> Result<(), JournalError> {
+        if self.spare.is_some() || self.ledger.segments() >= self.segments_max {
+            return Ok(());
+        }
+        let segment = self.current.segment + 1;
+        match make_segment(&mut self.store, self.id, segment, self.segment_bytes) {
+            Ok(file) => self.spare = Some((segment, file)),
+            Err(error) if is_no_space(&error) => {}
+            Err(source) => return Err(self.fail("make a segment", source)),
+        }
+        Ok(())
+    }
+}
+
+/// A journal being opened.
+struct Begun<S> {
+    store: S,
+    id: JournalId,
+    segment_bytes: u64,
+}
+
+impl<S: Store> Begun<S> {
+    fn begin(&mut self) -> io::Result<(Current<S::Segment>, u64)> {
+        let file = make_segment(&mut self.store, self.id, FIRST, self.segment_bytes)?;
+        let current = Current {
+            segment: FIRST,
+            file,
+            offset: SEGMENT_HEADER_BYTES,
+        };
+        Ok((current, FIRST))
+    }
+
+    fn reopen(&mut self, tail: Tail) -> io::Result<(Current<S::Segment>, u64)> {
+        let mut file = self.store.open(tail.segment)?;
+        if file.bytes()? != self.segment_bytes {
+            file.allocate(self.segment_bytes)?;
+        }
+        // What was read is only durable for certain after a sync that did not fail.
+        file.sync()?;
+        self.store.sync()?;
+        let current = Current {
+            segment: tail.segment,
+            file,
+            offset: tail.offset,
+        };
+        Ok((current, tail.group.max(FIRST)))
+    }
+}
+
+fn make_segment<S: Store>(
+    store: &mut S,
+    journal: JournalId,
+    segment: u64,
+    bytes: u64,
+) -> io::Result<S::Segment> {
+    let mut file = store.create(segment, bytes)?;
+    let mut page = AlignedBuffer::new(SEGMENT_HEADER_BYTES as usize);
+    let header = SegmentHeader {
+        journal,
+        segment,
+        bytes,
+    }
+    .to_bytes();
+    page.as_mut()[..header.len()].copy_from_slice(&header);
+    file.write_at(0, page.as_slice())?;
+    file.sync()?;
+    store.sync()?;
+    Ok(file)
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
