@@ -1,0 +1,81 @@
+//! Why a device cannot be made, stopped or deleted: one line each, and an exit code.
+
+use libublk::UblkError;
+use std::io;
+use std::time::Duration;
+
+/// Why a device cannot be made or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The kernel module is not there.
+    #[error("this kernel has no ublk driver loaded; run `modprobe ublk_drv` (Linux 6.5 or newer)")]
+    NoDriver,
+    /// We may not use the driver.
+    #[error("no permission to use /dev/ublk-control; run as root")]
+    NoPermission,
+    /// The driver is too old or built without it.
+    #[error("the ublk driver lacks {0}; use Linux 6.5 or newer")]
+    NoFeature(&'static str),
+    /// The request shape makes no sense.
+    #[error("bad device settings: {0}")]
+    BadShape(&'static str),
+    /// The kernel did not answer.
+    #[error("the kernel did not {what} within {} s; see the kernel log (dmesg)", within.as_secs())]
+    TimedOut {
+        /// What we asked for.
+        what: &'static str,
+        /// How long we waited.
+        within: Duration,
+    },
+    /// The kernel said no.
+    #[error("the kernel refused to {what}: {source}; see the kernel log (dmesg)")]
+    Refused {
+        /// What we asked for.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Why a device is not stopped yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StopError {
+    /// Requests are still in flight; stopping goes on, ask again.
+    #[error("requests are still waiting for the disk or for room in the ring")]
+    Draining,
+}
+
+impl DeviceError {
+    /// The exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoDriver | Self::NoPermission | Self::NoFeature(_) => 5,
+            Self::BadShape(_) => 2,
+            Self::TimedOut { .. } => 4,
+            Self::Refused { .. } => 1,
+        }
+    }
+
+    /// `what` was refused with `source`.
+    pub(super) fn refused(what: &'static str, source: impl Into<io::Error>) -> Self {
+        Self::Refused {
+            what,
+            source: source.into(),
+        }
+    }
+
+    /// `what` failed inside libublk.
+    pub(super) fn from_ublk(what: &'static str, error: UblkError) -> Self {
+        let source = match error {
+            UblkError::IOError(source) => source,
+            UblkError::UringIOError(errno) | UblkError::OtherError(errno) => {
+                io::Error::from_raw_os_error(errno.abs())
+            }
+            other => io::Error::other(other.to_string()),
+        };
+        match source.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => Self::NoPermission,
+            _ => Self::Refused { what, source },
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The thread that makes a device, watches over its queues and takes it down.
+//!
+//! libublk's control commands need the thread that made the control, so one thread owns it from
+//! first to last; the handle talks to it by messages.
+
+use super::counters::Counters;
+use super::error::DeviceError;
+use super::progress::Ways;
+use super::queue::{self, PartsWithoutBuffers, Start};
+use super::wake::Waker;
+use super::worker::Volume;
+use super::{Shape, kernel, params};
+use crate::disk::Disk;
+use libublk::ctrl::{UblkCtrl, UblkCtrlBuilder};
+use libublk::io::UblkDev;
+use libublk::{UblkFlags, sys};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::thread::{Builder, JoinHandle};
+
+/// What a device is made from.
+pub(super) struct Plan {
+    pub(super) group: wire::Name,
+    pub(super) name: wire::Name,
+    pub(super) disk: Arc<Disk>,
+    pub(super) shape: Shape,
+    pub(super) volume: Volume,
+}
+
+/// A device that is there.
+pub(super) struct Live {
+    pub(super) id: u32,
+    pub(super) counters: Vec<Arc<Counters>>,
+}
+
+/// What the keeper is told.
+pub(super) enum Message {
+    /// Take the device down.
+    Stop,
+    /// A queue thread runs in thread `tid`.
+    Started { qid: u16, tid: i32 },
+    /// A queue awaits requests.
+    Ready,
+    /// A queue thread is at its end, well or not.
+    Ended(Result<(), DeviceError>),
+}
+
+/// Both ends of the keeper's mailbox.
+pub(super) struct Mailbox {
+    pub(super) post: Sender<Message>,
+    pub(super) mail: Receiver<Message>,
+}
+
+struct Keeper {
+    // Before the control: the char device is closed before the device is deleted.
+    dev: Arc<UblkDev>,
+    ctrl: UblkCtrl,
+    queues: Vec<JoinHandle<()>>,
+    counters: Vec<Arc<Counters>>,
+    mailbox: Mailbox,
+}
+
+/// Makes the device, reports, and returns when it is gone.
+pub(super) fn keep(plan: &Plan, mailbox: Mailbox, report: &SyncSender<Result<Live, DeviceError>>) {
+    let mut keeper = match Keeper::new(plan, mailbox) {
+        Ok(keeper) => keeper,
+        Err(error) => {
+            let _ = report.send(Err(error));
+            return;
+        }
+    };
+    let started = keeper.start(plan);
+    let lives = started.is_ok();
+    let told = report.send(started);
+    if lives && told.is_ok() {
+        keeper.wait();
+    }
+    keeper.end();
+}
+
+impl Keeper {
+    fn new(plan: &Plan, mailbox: Mailbox) -> Result<Self, DeviceError> {
+        kernel::prepare()?;
+        let ctrl = control(plan)?;
+        let init = |dev: &mut UblkDev| {
+            describe(dev, plan);
+            Ok(())
+        };
+        let dev = UblkDev::new(kernel::TARGET.to_owned(), init, &ctrl)
+            .map_err(|error| DeviceError::from_ublk("open the new device", error))?;
+        let dev = Arc::new(dev);
+        Ok(Self {
+            dev,
+            ctrl,
+            queues: Vec::new(),
+            counters: Vec::new(),
+            mailbox,
+        })
+    }
+
+    fn start(&mut self, plan: &Plan) -> Result<Live, DeviceError> {
+        for qid in 0..self.dev.dev_info.nr_hw_queues {
+            self.spawn(qid, plan)?;
+        }
+        self.await_queues()?;
+        self.ctrl
+            .start_dev(&self.dev)
+            .map_err(|error| DeviceError::from_ublk("start the device", error))?;
+        let id = self.dev.dev_info.dev_id;
+        kernel::use_no_scheduler(id);
+        Ok(Live {
+            id,
+            counters: self.counters.clone(),
+        })
+    }
+
+    fn spawn(&mut self, qid: u16, plan: &Plan) -> Result<(), DeviceError> {
+        let counters = Arc::new(Counters::default());
+        let waker = Waker::new().map_err(|error| DeviceError::refused("make an event", error))?;
+        let traits = plan.disk.traits();
+        let start = Start {
+            qid,
+            dev: Arc::clone(&self.dev),
+            volume: plan.volume.clone(),
+            pool_bytes: plan.shape.pool_bytes(),
+            parts: PartsWithoutBuffers {
+                waker: Arc::new(waker),
+                counters: Arc::clone(&counters),
+                ways: Ways {
+                    punch: traits.punch,
+                    zero_range: true,
+                },
+            },
+        };
+        let post = self.mailbox.post.clone();
+        let name = format!("ublk{}q{qid}", self.dev.dev_info.dev_id);
+        let thread = Builder::new()
+            .name(name)
+            .spawn(move || queue_thread(start, &post));
+        let thread = thread.map_err(|error| DeviceError::refused("start a thread", error))?;
+        self.queues.push(thread);
+        self.counters.push(counters);
+        Ok(())
+    }
+
+    /// The driver starts a device only when all its queues wait for requests.
+    fn await_queues(&mut self) -> Result<(), DeviceError> {
+        let mut ready = 0;
+        while ready < self.queues.len() {
+            match self.mailbox.mail.recv() {
+                Ok(Message::Started { qid, tid }) => {
+                    self.ctrl.set_thread_affinity(qid, tid);
+                    self.ctrl
+                        .configure_queue(&self.dev, qid, tid)
+                        .map_err(|error| DeviceError::from_ublk("configure a queue", error))?;
+                }
+                Ok(Message::Ready) => ready += 1,
+                Ok(Message::Ended(Err(error))) => return Err(error),
+                Ok(Message::Ended(Ok(())) | Message::Stop) | Err(_) => {
+                    let source = std::io::Error::other("stopped while starting");
+                    return Err(DeviceError::refused("start the device", source));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when the device is to be taken down, or is gone already.
+    fn wait(&self) {
+        match self.mailbox.mail.recv() {
+            Ok(Message::Ended(_)) => tracing::error!("the device was deleted by somebody else"),
+            _ => tracing::debug!("stopping the device"),
+        }
+    }
+
+    /// Lets what is in flight finish, then takes the device down.
+    fn end(mut self) {
+        if let Err(error) = self.ctrl.kill_dev() {
+            tracing::debug!(%error, "the device was down already");
+        }
+        for thread in self.queues.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a queue thread ended in a panic");
+            }
+        }
+        // Removes libublk's own note of the device; the device itself goes with the control.
+        if let Err(error) = self.ctrl.stop_dev() {
+            tracing::debug!(%error, "the device was down already");
+        }
+    }
+}
+
+fn queue_thread(start: Start, post: &Sender<Message>) {
+    let tid = UblkCtrl::init_queue_thread(); // makes it an I/O flusher
+    // The keeper outlives its queues: it joins them before it goes.
+    let _ = post.send(Message::Started {
+        qid: start.qid,
+        tid,
+    });
+    let served = queue::serve(start, || {
+        let _ = post.send(Message::Ready);
+    });
+    let served = served.map_err(|error| DeviceError::from_ublk("set up a queue", error));
+    let _ = post.send(Message::Ended(served));
+}
+
+fn control(plan: &Plan) -> Result<UblkCtrl, DeviceError> {
+    let flags =
+        sys::UBLK_F_USER_COPY | sys::UBLK_F_USER_RECOVERY | sys::UBLK_F_USER_RECOVERY_REISSUE;
+    UblkCtrlBuilder::default()
+        .name(kernel::TARGET)
+        .nr_queues(plan.shape.queues)
+        .depth(plan.shape.depth)
+        .io_buf_bytes(plan.shape.io_bytes_max)
+        .ctrl_flags(u64::from(flags))
+        .ctrl_target_flags(kernel::MARK)
+        .dev_flags(UblkFlags::UBLK_DEV_F_ADD_DEV | UblkFlags::UBLK_DEV_F_DEL_DEV_ASYNC)
+        .build()
+        .map_err(|error| DeviceError::from_ublk("add a device", error))
+}
+
+fn describe(dev: &mut UblkDev, plan: &Plan) {
+    let disk = &plan.disk;
+    let io_bytes_max = plan.shape.io_bytes_max;
+    dev.tgt.dev_size = disk.size_bytes();
+    dev.tgt.params = params::mirrored(disk.traits(), disk.size_bytes(), io_bytes_max);
+    // A turn may answer every tag and ask the disk for every tag, besides its own few operations.
+    let room = (2 * dev.dev_info.queue_depth + 16).next_power_of_two();
+    dev.tgt.sq_depth = room;
+    dev.tgt.cq_depth = 2 * room;
+    dev.tgt.fds[1] = disk.as_raw_fd();
+    dev.tgt.nr_fds = 2;
+    dev.set_target_json(kernel::note(&plan.group, &plan.name, disk.path()));
+}

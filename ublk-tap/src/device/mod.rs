@@ -1,0 +1,281 @@
+//! The block device the application uses: `/dev/ublkbN` over a [`Disk`].
+//!
+//! libublk is known only in here. A device has one thread and one io_uring per queue; each runs a
+//! `worker`, which takes requests from fetch to completion. What a worker decides is split from
+//! what it does: `request` (what is asked), `progress` (what to ask of the disk next) and `extents`
+//! (which memory is free) are pure, and the kernel is behind a trait.
+//!
+//! Contract of the application (P6): its requests wait for the disk, for overlapping requests and,
+//! if they write, for room in the ring until the daemon closes it. Contract of the copy (P4): every
+//! change made while the ring is open has a record, stamped before it completes.
+//!
+//! This module does not know receivers, modes or the shipper, and does not decide when the stream
+//! is given up.
+
+mod buffers;
+mod char_device;
+mod counters;
+mod error;
+mod extents;
+mod keeper;
+pub mod kernel;
+pub mod link;
+mod params;
+mod parking;
+mod progress;
+mod queue;
+mod request;
+mod wake;
+mod worker;
+#[cfg(test)]
+mod worker_tests;
+
+pub use counters::{Fault, FaultList, Stats};
+pub use error::{DeviceError, StopError};
+pub use parking::Parking;
+
+use crate::disk::Disk;
+use crate::ranges::RangeTable;
+use counters::{Counters, Faults};
+use keeper::{Live, Mailbox, Message, Plan};
+use request::Geometry;
+use ring::Ring;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+use wire::limits::RECORD_PAYLOAD_BYTES_MAX;
+use wire::{Name, VolumeIndex};
+
+/// What a device is made of.
+pub struct DeviceConfig {
+    /// Group the volume is recovered with.
+    pub group: Name,
+    /// The volume.
+    pub volume: Name,
+    /// Number its records carry.
+    pub index: VolumeIndex,
+    /// The disk below.
+    pub disk: Arc<Disk>,
+    /// Ring of the group.
+    pub ring: Arc<Ring>,
+    /// Ranges of this volume, shared with its copier.
+    pub ranges: Arc<RangeTable>,
+    /// Writes of the group that wait for room.
+    pub parking: Arc<Parking>,
+    /// Queues and sizes.
+    pub shape: Shape,
+}
+
+/// How many requests a device takes at once, and how large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Queues, one thread each; the kernel makes at most one per CPU.
+    pub queues: u16,
+    /// Requests in flight per queue.
+    pub depth: u16,
+    /// Largest read or write in bytes, a multiple of 4096.
+    pub io_bytes_max: u32,
+}
+
+/// A running device. Dropped, it stops by itself in the background.
+#[derive(Debug)]
+pub struct Device {
+    live: LiveInfo,
+    faults: Arc<Faults>,
+    post: Sender<Message>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct LiveInfo {
+    id: u32,
+    counters: Vec<Arc<Counters>>,
+}
+
+/// How long the kernel may take to make a device.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How often a stopping device is looked at.
+const STOP_INTERVAL: Duration = Duration::from_millis(5);
+/// Most queues and requests per queue we ask for.
+const QUEUES_MAX: u16 = 64;
+const DEPTH_MAX: u16 = 1024;
+/// Memory of a queue for reads: enough for one large request per tag is not needed, the rest waits.
+const POOL_BYTES_MIN: usize = 4 << 20;
+const POOL_BYTES_MAX: usize = 16 << 20;
+
+impl Device {
+    /// Makes the device; when this returns, `/dev/ublkbN` serves requests.
+    pub fn start(config: DeviceConfig) -> Result<Self, DeviceError> {
+        config.shape.check()?;
+        let faults = Arc::new(Faults::default());
+        let plan = config.into_plan(Arc::clone(&faults));
+        let (post, mail) = channel();
+        let (report, reported) = sync_channel(1);
+        let mailbox = Mailbox {
+            post: post.clone(),
+            mail,
+        };
+        let keeper = Builder::new()
+            .name("ublk-keeper".to_owned())
+            .spawn(move || keeper::keep(&plan, mailbox, &report))
+            .map_err(|error| DeviceError::refused("start a thread", error))?;
+        match reported.recv_timeout(START_PATIENCE) {
+            Ok(Ok(Live { id, counters })) => {
+                let live = LiveInfo { id, counters };
+                Ok(Self {
+                    live,
+                    faults,
+                    post,
+                    keeper: Some(keeper),
+                })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                Err(DeviceError::TimedOut {
+                    what: "make the device",
+                    within: START_PATIENCE,
+                })
+            }
+        }
+    }
+
+    /// Number of the device.
+    pub fn id(&self) -> u32 {
+        self.live.id
+    }
+
+    /// Its block device.
+    pub fn path(&self) -> PathBuf {
+        kernel::block_path(self.live.id)
+    }
+
+    /// How many queues it has; at most as many as there are CPUs.
+    pub fn queues(&self) -> usize {
+        self.live.counters.len()
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> Stats {
+        Stats::of(self.live.counters.iter().map(|queue| &**queue))
+    }
+
+    /// The changes the disk refused since this was asked last; their records are void. The ranges
+    /// are to be read again and shipped as copies.
+    pub fn take_faults(&self) -> FaultList {
+        self.faults.take()
+    }
+
+    /// Whether something has it for itself: a mount, a mapping, swap.
+    pub fn is_claimed(&self) -> bool {
+        let exclusive = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_EXCL)
+            .open(self.path());
+        exclusive.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+    }
+
+    /// Whether it is gone without [`Self::stop`]: deleted by another tool.
+    pub fn has_ended(&self) -> bool {
+        self.keeper.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Lets the requests in flight finish, then takes the device down.
+    ///
+    /// If that takes longer than `within`, it goes on in the background: ask again. Writes that wait
+    /// for room in the ring are in flight; close the ring to let them go.
+    pub fn stop(&mut self, within: Duration) -> Result<(), StopError> {
+        let Some(keeper) = self.keeper.take() else {
+            return Ok(());
+        };
+        // Fails only if the keeper is gone, which is what we want.
+        let _ = self.post.send(Message::Stop);
+        let deadline = Instant::now() + within;
+        while !keeper.is_finished() {
+            if Instant::now() >= deadline {
+                self.keeper = Some(keeper);
+                return Err(StopError::Draining);
+            }
+            std::thread::sleep(STOP_INTERVAL);
+        }
+        if keeper.join().is_err() {
+            tracing::error!("the thread of a device ended in a panic");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let _ = self.post.send(Message::Stop);
+    }
+}
+
+impl DeviceConfig {
+    fn into_plan(self, faults: Arc<Faults>) -> Plan {
+        let geometry = Geometry {
+            size_bytes: self.disk.size_bytes(),
+            sector_bytes: self.disk.sector_bytes(),
+            io_bytes_max: self.shape.io_bytes_max,
+        };
+        let volume = worker::Volume {
+            index: self.index,
+            geometry,
+            ring: self.ring,
+            ranges: self.ranges,
+            parking: self.parking,
+            faults,
+        };
+        Plan {
+            group: self.group,
+            name: self.volume,
+            disk: self.disk,
+            shape: self.shape,
+            volume,
+        }
+    }
+}
+
+impl Shape {
+    /// Memory a queue has for reads and uncaptured writes.
+    fn pool_bytes(&self) -> usize {
+        let all = usize::from(self.depth) * self.io_bytes_max as usize;
+        all.clamp(POOL_BYTES_MIN, POOL_BYTES_MAX)
+    }
+
+    fn check(&self) -> Result<(), DeviceError> {
+        if self.queues == 0 || self.queues > QUEUES_MAX {
+            return Err(DeviceError::BadShape("queues must be 1 to 64"));
+        }
+        if self.depth == 0 || self.depth > DEPTH_MAX {
+            return Err(DeviceError::BadShape("depth must be 1 to 1024"));
+        }
+        let is_paged = self.io_bytes_max.is_multiple_of(4096) && self.io_bytes_max > 0;
+        if !is_paged || self.io_bytes_max > RECORD_PAYLOAD_BYTES_MAX {
+            return Err(DeviceError::BadShape(
+                "a request must be whole pages, at most 1 MiB",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            queues: 1,
+            depth: 128,
+            io_bytes_max: 512 << 10,
+        }
+    }
+}
+
+/// Makes the calling thread one whose memory never waits for I/O. For every thread a completion
+/// depends on; queue threads do it themselves.
+pub fn become_io_flusher() -> io::Result<()> {
+    Ok(rustix::process::configure_io_flusher_behavior(true)?)
+}

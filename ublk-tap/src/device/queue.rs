@@ -1,0 +1,262 @@
+//! One queue: its thread, its io_uring, and the kernel as a [`Port`] of its worker.
+//!
+//! All disk I/O of a queue goes through the io_uring that serves the ublk char device: after our
+//! death the kernel ends what is in flight there before a successor can start (P3). The thread
+//! sleeps in that ring only; whoever wants it rings its event.
+//!
+//! Dying of a panic here would hang every user of the device for ever, so a panic ends the process:
+//! then the kernel keeps the requests for a successor.
+
+use super::buffers::Buffers;
+use super::char_device::CharDevice;
+use super::progress::{DiskOp, ZERO_CHUNK_BYTES};
+use super::request::RawRequest;
+use super::wake::Waker;
+use super::worker::{Parts, Port, Volume, Worker};
+use io_uring::{opcode, squeue, types};
+use libublk::io::{BufDesc, BufDescList, UblkDev, UblkIOCtx, UblkQueue};
+use libublk::{UblkError, UblkIORes, sys};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// What answers arrive for, besides the kernel's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Disk = 1,
+    Pause = 2,
+    Bell = 3,
+}
+
+/// Index of the disk among the registered files; the char device is 0.
+const DISK: types::Fixed = types::Fixed(1);
+/// How long a worker pauses.
+static PAUSE: types::Timespec = types::Timespec::new().nsec(5_000_000);
+/// What zeroes are written from.
+static ZEROES: Zeroes = Zeroes([0; ZERO_CHUNK_BYTES as usize]);
+
+#[repr(align(4096))]
+struct Zeroes([u8; ZERO_CHUNK_BYTES as usize]);
+
+/// Everything a queue thread starts with.
+pub(super) struct Start {
+    pub(super) qid: u16,
+    pub(super) dev: Arc<UblkDev>,
+    pub(super) volume: Volume,
+    pub(super) pool_bytes: usize,
+    pub(super) parts: PartsWithoutBuffers,
+}
+
+/// [`Parts`], but for the memory, which is made in the thread that uses it.
+pub(super) struct PartsWithoutBuffers {
+    pub(super) waker: Arc<Waker>,
+    pub(super) counters: Arc<super::counters::Counters>,
+    pub(super) ways: super::progress::Ways,
+}
+
+/// Serves a queue until the device is stopped. `ready` is called when its requests are awaited.
+pub(super) fn serve(start: Start, ready: impl FnOnce()) -> Result<(), UblkError> {
+    let Start {
+        qid,
+        dev,
+        volume,
+        pool_bytes,
+        parts,
+    } = start;
+    let queue = UblkQueue::new(qid, &dev)?;
+    let queue = queue.submit_fetch_commands_unified(BufDescList::Slices(None))?;
+    let bell = parts.waker.as_raw_fd();
+    let parts = Parts {
+        depth: dev.dev_info.queue_depth,
+        buffers: Buffers::new(pool_bytes)?,
+        waker: parts.waker,
+        counters: parts.counters,
+        ways: parts.ways,
+    };
+    let port = KernelPort {
+        queue: &queue,
+        qid,
+        chars: CharDevice::of(&dev),
+        bell,
+    };
+    let mut worker = Worker::new(port, volume, parts);
+    worker.port().listen();
+    let guard = AbortOnPanic;
+    ready();
+    run(&queue, &mut worker);
+    assert!(worker.is_idle(), "a stopped queue has no requests");
+    std::mem::forget(guard);
+    Ok(())
+}
+
+fn run(queue: &UblkQueue<'_>, worker: &mut Worker<KernelPort<'_>>) {
+    loop {
+        let handle = |user_data: u64, answer: &io_uring::cqueue::Entry, _last: bool| {
+            dispatch(worker, user_data, answer.result());
+        };
+        let turn = queue.flush_and_wake_io_tasks(handle, 1);
+        worker.end_turn();
+        match turn {
+            Ok(_) => {}
+            Err(UblkError::QueueIsDown) => return,
+            Err(UblkError::IOError(error)) if is_passing(&error) => {}
+            Err(error) => panic!("a queue's own io_uring failed: {error}"),
+        }
+    }
+}
+
+fn dispatch(worker: &mut Worker<KernelPort<'_>>, user_data: u64, result: i32) {
+    let tag = UblkIOCtx::user_data_to_tag(user_data) as u16;
+    match source_of(user_data) {
+        None if result == sys::UBLK_IO_RES_OK as i32 => worker.fetched(tag),
+        None if result == sys::UBLK_IO_RES_ABORT => {} // the device is being stopped
+        None => tracing::error!(
+            tag,
+            result,
+            "the driver refused a tag; its requests will hang"
+        ),
+        Some(Source::Disk) => worker.answered(tag, result),
+        Some(Source::Pause) => worker.paused(),
+        Some(Source::Bell) => {
+            worker.woken();
+            worker.port().listen();
+        }
+    }
+}
+
+/// Our own operations carry a source; the driver's commands carry none.
+fn source_of(user_data: u64) -> Option<Source> {
+    if user_data & libublk::UblkUringData::Target as u64 == 0 {
+        return None;
+    }
+    Some(match UblkIOCtx::user_data_to_op(user_data) {
+        1 => Source::Disk,
+        2 => Source::Pause,
+        3 => Source::Bell,
+        other => panic!("an answer to nothing we asked ({other})"),
+    })
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
+    )
+}
+
+/// The kernel on both sides of a worker: application above, disk below.
+struct KernelPort<'q> {
+    queue: &'q UblkQueue<'q>,
+    qid: u16,
+    chars: CharDevice<'q>,
+    bell: i32,
+}
+
+impl KernelPort<'_> {
+    /// Asks to be told when the bell rings. A poll has no memory that must outlive us.
+    fn listen(&mut self) {
+        let poll = opcode::PollAdd::new(types::Fd(self.bell), libc::POLLIN as u32);
+        self.push(poll.build(), 0, Source::Bell);
+    }
+
+    fn push(&self, entry: squeue::Entry, tag: u16, source: Source) {
+        let user_data = UblkIOCtx::build_user_data(tag, source as u32, 0, true);
+        let pushed = self.queue.ublk_submit_sqe_sync(entry.user_data(user_data));
+        pushed.expect("a queue's own io_uring has room for its operations");
+    }
+}
+
+impl Port for KernelPort<'_> {
+    fn request(&self, tag: u16) -> RawRequest {
+        let raw = self.queue.get_iod(tag);
+        RawRequest {
+            op_flags: raw.op_flags,
+            start_sector: raw.start_sector,
+            sectors: raw.nr_sectors,
+        }
+    }
+
+    fn copy_in(&mut self, tag: u16, bytes: &mut [u8]) -> Result<(), i32> {
+        self.chars.read(self.qid, tag, bytes)
+    }
+
+    fn copy_out(&mut self, tag: u16, bytes: &[u8]) -> Result<(), i32> {
+        self.chars.write(self.qid, tag, bytes)
+    }
+
+    fn issue(&mut self, tag: u16, op: DiskOp, memory: *mut u8) {
+        self.push(entry_of(op, memory), tag, Source::Disk);
+    }
+
+    fn complete(&mut self, tag: u16, result: i32) {
+        let result = Ok(UblkIORes::Result(result));
+        let done = self
+            .queue
+            .complete_io_cmd_unified(tag, BufDesc::Slice(&[]), result);
+        done.expect("a device with user copy takes no buffers");
+    }
+
+    fn pause(&mut self) {
+        self.push(
+            opcode::Timeout::new(&raw const PAUSE).build(),
+            0,
+            Source::Pause,
+        );
+    }
+}
+
+fn entry_of(op: DiskOp, memory: *mut u8) -> squeue::Entry {
+    let at = |done_bytes: u32| memory.wrapping_add(done_bytes as usize);
+    let fallocate = |mode: i32, offset_bytes: u64, length_bytes: u32| {
+        let op = opcode::Fallocate::new(DISK, u64::from(length_bytes));
+        op.offset(offset_bytes)
+            .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
+            .build()
+    };
+    match op {
+        DiskOp::Read {
+            offset_bytes,
+            done_bytes,
+            length_bytes,
+        } => opcode::Read::new(DISK, at(done_bytes), length_bytes)
+            .offset(offset_bytes)
+            .build(),
+        DiskOp::Write {
+            offset_bytes,
+            done_bytes,
+            length_bytes,
+            durable,
+        } => {
+            let flags = if durable { libc::RWF_DSYNC } else { 0 };
+            let op = opcode::Write::new(DISK, at(done_bytes), length_bytes);
+            op.offset(offset_bytes).rw_flags(flags).build()
+        }
+        DiskOp::WriteZeroes {
+            offset_bytes,
+            length_bytes,
+        } => {
+            let op = opcode::Write::new(DISK, ZEROES.0.as_ptr(), length_bytes);
+            op.offset(offset_bytes).build()
+        }
+        DiskOp::Punch {
+            offset_bytes,
+            length_bytes,
+        } => fallocate(libc::FALLOC_FL_PUNCH_HOLE, offset_bytes, length_bytes),
+        DiskOp::ZeroRange {
+            offset_bytes,
+            length_bytes,
+        } => fallocate(libc::FALLOC_FL_ZERO_RANGE, offset_bytes, length_bytes),
+        DiskOp::Sync => opcode::Fsync::new(DISK)
+            .flags(types::FsyncFlags::DATASYNC)
+            .build(),
+    }
+}
+
+/// Ends the process when a panic unwinds through it.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
+}
