@@ -244,12 +244,29 @@ fn a_refused_volume_changes_nothing() {
 fn status_says_first_what_matters_and_has_json() {
     let site = Site::ready();
     site.add();
-    let status = site.ok(&["status"]);
-    assert!(status.starts_with("db: not recoverable yet"), "{status}");
-    assert!(status.contains("not running"), "{status}");
-    let json: serde_json::Value = serde_json::from_str(&site.ok(&["status", "--json"])).unwrap();
+    let output = site.run(&["status"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with("db: not recoverable yet"), "{said}");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("not running"), "{error}");
+    assert_eq!(output.status.code(), Some(4));
+    let json = site.run(&["status", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["groups"][0]["mode"], "stopped");
     assert_eq!(json["running"], false);
+}
+
+#[test]
+fn a_verb_waits_for_another_to_let_go_of_the_catalog() {
+    let site = Site::ready();
+    let path = site.dir().join("catalog.redb");
+    let catalog = receiver::catalog::Catalog::open(&path).unwrap();
+    std::thread::scope(|scope| {
+        let verb = scope.spawn(|| site.ok(&["volume", "list"]));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(catalog);
+        assert!(verb.join().unwrap().contains("no volumes"));
+    });
 }
 
 #[test]

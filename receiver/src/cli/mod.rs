@@ -74,7 +74,7 @@ fn run(args: Args, serve: Serve) -> Result<(), Failure> {
 fn run_serve(dir: &Path, serve: Serve) -> Result<(), Failure> {
     let settings = Settings::load(dir)?;
     start_log();
-    let catalog = Catalog::open(&settings.catalog_path())?;
+    let catalog = reach::open_alone(&settings)?;
     serve(settings, Arc::new(catalog))
 }
 

@@ -15,25 +15,21 @@ pub(super) enum Reach {
     Stopped(Box<Operator>, Option<Box<dyn Hold>>),
 }
 
-/// How long a daemon may take from opening the catalog to answering, or another verb to end.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a daemon may take from opening the catalog to answering, or a verb to let go of it.
+const CATALOG_TIMEOUT: Duration = Duration::from_secs(5);
 const TRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Reach {
     pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
-        let until = Instant::now() + START_TIMEOUT;
+        let until = Instant::now() + CATALOG_TIMEOUT;
         loop {
             match Client::connect(&settings.control_path()) {
                 Ok(client) => return Ok(Self::Live(client)),
                 Err(ClientError::NotRunning) => {}
                 Err(error) => return Err(error.into()),
             }
-            match Catalog::open(&settings.catalog_path()) {
-                Ok(catalog) => return Ok(Self::stopped(settings, Arc::new(catalog))),
-                Err(CatalogError::InUse) if Instant::now() < until => {
-                    std::thread::sleep(TRY_INTERVAL);
-                }
-                Err(error) => return Err(error.into()),
+            if let Some(catalog) = try_open(&settings, until)? {
+                return Ok(Self::stopped(settings, Arc::new(catalog)));
             }
         }
     }
@@ -53,5 +49,30 @@ impl Reach {
             Response::Refused { exit, text } => Err(Failure { exit, text }),
             other => Ok(other),
         }
+    }
+}
+
+/// Opens the catalog for the daemon. A verb may hold it for a moment; another daemon is refused.
+pub(super) fn open_alone(settings: &Settings) -> Result<Catalog, Failure> {
+    let until = Instant::now() + CATALOG_TIMEOUT;
+    loop {
+        if Client::connect(&settings.control_path()).is_ok() {
+            return Err(CatalogError::InUse.into());
+        }
+        if let Some(catalog) = try_open(settings, until)? {
+            return Ok(catalog);
+        }
+    }
+}
+
+/// The catalog, or `None` after a pause if someone has it and there is time left.
+fn try_open(settings: &Settings, until: Instant) -> Result<Option<Catalog>, Failure> {
+    match Catalog::open(&settings.catalog_path()) {
+        Ok(catalog) => Ok(Some(catalog)),
+        Err(CatalogError::InUse) if Instant::now() < until => {
+            std::thread::sleep(TRY_INTERVAL);
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,6 +1,6 @@
 //! Status and lists, for people and as JSON.
 
-use super::exit::Failure;
+use super::exit::{Exit, Failure};
 use super::reach::Reach;
 use crate::config::ByteSize;
 use crate::control::{GroupStatus, Request, Response, Status, VolumeInfo, VolumeStatus};
@@ -9,10 +9,12 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
 
+const NOT_RUNNING: &str =
+    "the receiver is not running, this is what its catalog says; start it with `serve`";
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Prints the status, once or again and again. The receiver is reached anew each time: it may
-/// start or stop meanwhile.
+/// Prints the status, once or again and again; fails, after that, if the receiver does not run.
+/// It is reached anew each time: it may start or stop meanwhile.
 pub(super) fn status(
     reach: impl Fn() -> Result<Reach, Failure>,
     as_json: bool,
@@ -32,6 +34,9 @@ pub(super) fn status(
             super::say(&format!("\x1b[2J\x1b[H{text}"))?;
         } else {
             super::say(&text)?;
+        }
+        if !watch && !status.running {
+            return Err(Failure::new(Exit::Unreachable, NOT_RUNNING));
         }
         if !watch {
             return Ok(());
@@ -53,13 +58,18 @@ pub(super) fn volumes(volumes: &[VolumeInfo], as_json: bool) -> Result<String, F
     Ok(table(&head, &rows))
 }
 
-/// What `volume add` says.
+/// What `volume add` says; also where a disk has nothing of its own to be recognised by.
 pub(super) fn added(info: &VolumeInfo) -> String {
+    let weak = info.targets.iter().any(|target| target.identity.is_weak());
+    let note = if weak {
+        "\nnote: a disk without WWN, serial or UUID is bound by name and size"
+    } else {
+        ""
+    };
+    let (volume, source) = (&info.volume, &info.source);
     format!(
-        "added {}: {} from {}, on {}",
-        info.volume,
+        "added {volume}: {} from {source}, on {}{note}",
         size(info),
-        info.source,
         places(info)
     )
 }
@@ -140,11 +150,6 @@ fn told(status: &Status) -> String {
                 ByteSize(journal.bytes_max),
                 journal.segments
             ),
-        );
-    } else {
-        push(
-            &mut text,
-            "not running; start it with `ublk-tap-receiver serve`",
         );
     }
     text.pop();

@@ -85,7 +85,6 @@ fn group_status(record: &VolumeRecord, state: &StreamState) -> GroupStatus {
         recoverable_to: state.point.map(|point| iso_8601(point.mark)),
         recoverable_stamp: state.point.map_or(0, |point| point.stamp.0),
         mode: "stopped".into(),
-        reason: Some("the receiver is not running; start it with `serve`".into()),
         ..GroupStatus::default()
     }
 }

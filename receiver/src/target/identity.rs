@@ -61,6 +61,11 @@ impl TargetIdentity {
         }
     }
 
+    /// Whether it is no more than the kernel's name for a disk.
+    pub fn is_weak(&self) -> bool {
+        matches!(self, Self::Block { id, .. } if id.starts_with("name:"))
+    }
+
     /// Whether what was `found` is what was bound.
     ///
     /// Inode and time of birth name a file; the device number stands in where there is no time of

@@ -205,7 +205,10 @@ fn create(candidates: Vec<Candidate>) -> Result<Provision, TargetError> {
         let identity = TargetIdentity::of(&open.file);
         let identity = identity.map_err(|error| TargetError::io("read", &open.path, error))?;
         let identity = identity.ok_or_else(|| TargetError::Kind(open.path.clone()))?;
-        warn_if_weak(&identity, &open.path);
+        if identity.is_weak() {
+            let path = open.path.display();
+            tracing::warn!(%path, "disk has no WWN, serial or UUID: bound by name and size");
+        }
         made.targets.push(TargetRecord {
             path: open.path.clone(),
             identity,
@@ -232,14 +235,6 @@ fn set_size(file: &File, path: &Path, size_bytes: u64) -> Result<(), TargetError
     let parent = parent_of(path);
     let synced = done.and_then(|()| File::open(parent)?.sync_all());
     synced.map_err(|error| TargetError::io("size", path, error))
-}
-
-fn warn_if_weak(identity: &TargetIdentity, path: &Path) {
-    if let TargetIdentity::Block { id, .. } = identity
-        && id.starts_with("name:")
-    {
-        tracing::warn!(path = %path.display(), "disk has no WWN, serial or UUID: bound by name and size");
-    }
 }
 
 fn refuse_own(path: &Path, own: &[PathBuf]) -> Result<(), TargetError> {
