@@ -219,6 +219,9 @@ impl Session {
     }
 
     fn recycled(&mut self, now: Moment, freed: Stamp) {
+        if !matches!(self.state, State::Up(_)) {
+            return;
+        }
         self.acked = self.acked.max(freed);
         self.sent_at_most = self.sent_at_most.max(freed);
         self.want_copy(
