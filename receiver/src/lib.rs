@@ -10,7 +10,9 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod fold;
+pub mod intake;
 pub mod journal;
+pub mod points;
 pub mod target;
 
 mod aligned;
