@@ -12,6 +12,7 @@ use link::{ConnectError, FrameError, Protocol};
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use wire::Name;
@@ -147,9 +148,12 @@ impl Line {
     }
 
     /// Queues a message for the control stream; false when the receiver does not read it.
+    ///
+    /// On a connection that has ended it is dropped: the event that says so is on its way.
     pub(super) fn send(&mut self, message: Control) -> bool {
         let open = self.call.as_ref().and_then(|call| call.open.as_ref());
-        open.is_none_or(|open| open.control.try_send(message).is_ok())
+        let sent = open.map(|open| open.control.try_send(message));
+        !matches!(sent, Some(Err(TrySendError::Full(_))))
     }
 
     /// Sends a batch of so many record bytes on a stream of its own.
@@ -276,9 +280,19 @@ async fn converse(caller: &Caller, parts: Parts, mut hung_up: oneshot::Receiver<
         .reports
         .send((caller.attempt, Report::Open(open)))
         .await;
+    let listening = listen(caller, &parts.connection, parts.recv);
+    tokio::pin!(listening);
     let reason = tokio::select! {
-        () = listen(caller, &parts.connection, parts.recv) => String::new(),
+        biased;
         reason = &mut hung_up => reason.unwrap_or_default(),
+        () = &mut listening => String::new(),
+        _ = &mut speaker => {
+            // Usually the connection is gone, and the listener knows why.
+            if tokio::time::timeout(CLOSE_PATIENCE, &mut listening).await.is_err() {
+                caller.lost("the receiver does not take the control stream".into()).await;
+            }
+            String::new()
+        }
     };
     let goodbye = tokio::time::timeout(link::GOODBYE_PATIENCE, &mut speaker);
     if !reason.is_empty() && goodbye.await.is_err() {

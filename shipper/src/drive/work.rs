@@ -11,7 +11,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
-use wire::{Name, Stamp, TimeMark};
+use wire::{Name, TimeMark};
 
 /// Why the work for a ring ended.
 #[derive(Debug)]
@@ -279,15 +279,18 @@ impl Work {
         Ok(())
     }
 
-    /// The clocks first, the claim cursor after.
+    /// The clocks first, the ring after. Seen open before and after, it was open at the cursor.
     fn moment(&self) -> Result<Moment, Ending> {
         let elapsed = self.start.elapsed();
         let wall = wall_clock();
-        let captured: Stamp = self.ring.consumer().captured().map_err(Ending::Broken)?;
+        let consumer = self.ring.consumer();
+        let was_closed = consumer.is_closed();
+        let captured = consumer.captured().map_err(Ending::Broken)?;
         Ok(Moment {
             elapsed,
             wall,
             captured,
+            is_closed: was_closed || consumer.is_closed(),
         })
     }
 }

@@ -30,7 +30,7 @@ pub struct Config {
     pub seed: u64,
 }
 
-/// When something happens: clocks first, then the claim cursor, read in this order.
+/// When something happens: clocks first, then the state of the ring, read in this order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moment {
     /// Monotonic time since some start.
@@ -39,6 +39,8 @@ pub struct Moment {
     pub wall: TimeMark,
     /// The newest stamp claimed in the ring, read after the clocks.
     pub captured: Stamp,
+    /// The tap has given the stream up: writes go on that the ring never sees.
+    pub is_closed: bool,
 }
 
 /// What happened. Events of a connection that was closed must not be passed on.

@@ -57,6 +57,11 @@ impl Marks {
         beat
     }
 
+    /// The heartbeat given last; all zero, which promises nothing, when there was none.
+    pub(super) fn last_beat(&self) -> Heartbeat {
+        self.beat
+    }
+
     /// Every record up to `durable` has arrived for good, with its mark.
     pub(super) fn forget_below(&mut self, durable: Stamp) {
         while self

@@ -174,7 +174,11 @@ impl Up {
             return None;
         }
         self.beat_due = now.elapsed + BEAT_INTERVAL;
-        let beat = marks.beat(now.wall, now.captured);
+        let beat = match now.is_closed {
+            // Writes may be missing from the stream by now: nothing can be promised.
+            true => marks.last_beat(),
+            false => marks.beat(now.wall, now.captured),
+        };
         self.beat = Some((beat, now.wall));
         Some(beat)
     }

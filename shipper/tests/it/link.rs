@@ -5,7 +5,7 @@ use crate::host::{Host, content, volume};
 use crate::receiver::Receiver;
 use ring::handoff::{LinkState, ToTap};
 use std::time::{Duration, Instant};
-use wire::control::{Refusal, RefusalCode};
+use wire::control::{Ack, Control, Refusal, RefusalCode};
 use wire::{RecordKind, Stamp, TimeMark};
 
 const RING_BYTES: u64 = 8 << 20;
@@ -88,6 +88,31 @@ fn a_refused_source_tells_its_tap_why_and_ships_once_it_is_accepted() {
     receiver.journal().refusal = None;
     host.until_acked(stamp);
     assert_complete(&receiver, stamp);
+}
+
+#[test]
+fn a_receiver_that_talks_nonsense_is_left_and_tried_again() {
+    let oversized = [6, 0, 1, 0, 0xff, 0xff, 0xff, 0xff];
+    let forged = Control::Ack(Ack {
+        received: Stamp(u64::MAX),
+        durable: Stamp(u64::MAX),
+        ..Ack::default()
+    });
+    for (garbage, words) in [
+        (vec![0xff; 200], "broke the protocol"),
+        (oversized.to_vec(), "control body is 4294967295"),
+        (forged.to_frame(), "acknowledged received"),
+    ] {
+        let receiver = Receiver::new();
+        receiver.journal().garbage = Some(garbage);
+        let mut host = host_of(&receiver);
+        host.ship();
+        let reason = host.until_link(LinkState::Down);
+        assert!(reason.contains(words), "{reason}");
+        let stamp = host.write(4096);
+        host.until_acked(stamp);
+        assert_complete(&receiver, stamp);
+    }
 }
 
 #[test]

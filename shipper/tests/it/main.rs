@@ -1,6 +1,9 @@
 //! The shipper between a real ring and a receiver reached over QUIC.
 
-#![allow(clippy::unwrap_used, reason = "a test program: a failed unwrap is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test program: a failed unwrap is a failed test"
+)]
 
 mod commands;
 mod host;

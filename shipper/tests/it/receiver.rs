@@ -28,7 +28,9 @@ pub(crate) struct Journal {
     pub(crate) join_reply: Option<JoinReply>,
     /// Cut the connection without a word after so many batches.
     pub(crate) cut_after: Option<u64>,
-    /// Keep payloads; a bench does without.
+    /// Said once on the control stream instead of anything sensible.
+    pub(crate) garbage: Option<Vec<u8>>,
+    /// Payloads are checked and dropped.
     pub(crate) is_forgetful: bool,
     pub(crate) batches: u64,
     pub(crate) bytes: u64,
@@ -206,6 +208,10 @@ async fn session(
     journal: Arc<Mutex<Journal>>,
     session: u64,
 ) {
+    let garbage = journal.lock().unwrap().garbage.take();
+    if let Some(garbage) = garbage {
+        let _ = send.write_all(&garbage).await;
+    }
     let (acks, mut due) = mpsc::channel::<()>(1);
     let control = tokio::spawn(listen(recv, journal.clone(), acks.clone()));
     let batches = tokio::spawn(collect(connection.clone(), journal.clone(), acks, session));

@@ -320,6 +320,39 @@ fn heartbeats_come_every_second_and_promise_only_what_was_claimed_before() {
 }
 
 #[test]
+fn a_stream_that_was_given_up_promises_nothing_until_it_goes_on() {
+    let mut world = World::up();
+    world.write(5, 512);
+    world.pass(SECOND);
+    let last = *world.beats().last().unwrap();
+    world.is_closed = true;
+    for _ in 0..3 {
+        world.pass(SECOND);
+    }
+    assert_eq!(
+        world.beats(),
+        [last; 3],
+        "alive, but nothing new is vouched for"
+    );
+    world.is_closed = false;
+    world.push(RecordKind::Gap, 0, 0);
+    world.pass(SECOND);
+    let next = world.beats()[0];
+    assert!(next.clock > last.clock && next.captured == Stamp(6));
+}
+
+#[test]
+fn a_shipper_that_finds_the_stream_given_up_starts_with_an_empty_promise() {
+    let mut world = World::new();
+    world.is_closed = true;
+    world.write(5, 512);
+    world.come_up(hello_ack(0));
+    assert_eq!(world.beats(), [wire::control::Heartbeat::default()]);
+    world.acknowledge(Ack::default());
+    assert!(world.is_open);
+}
+
+#[test]
 fn a_record_claimed_right_after_a_heartbeat_gets_a_later_mark() {
     let mut world = World::up();
     world.write(1, 512);

@@ -25,6 +25,7 @@ pub(super) struct World {
     /// Record `n` has stamp `n + 1`.
     pub(super) ring: Vec<(RecordHeader, Answer)>,
     pub(super) freed: u64,
+    pub(super) is_closed: bool,
     pub(super) is_connecting: bool,
     pub(super) is_open: bool,
     pub(super) control: VecDeque<Control>,
@@ -99,6 +100,7 @@ impl World {
             wall_ns: 1_000_000_000,
             ring: Vec::new(),
             freed: 0,
+            is_closed: false,
             is_connecting: false,
             is_open: false,
             control: VecDeque::new(),
@@ -225,6 +227,7 @@ impl World {
             elapsed: self.now,
             wall: TimeMark(self.wall_ns),
             captured: Stamp(self.ring.len() as u64),
+            is_closed: self.is_closed,
         }
     }
 
