@@ -230,6 +230,11 @@ fn an_unreachable_receiver_is_tried_ever_more_seldom_but_for_ever() {
             .iter()
             .all(|wait| *wait > 3 * SECOND && *wait <= 5 * SECOND + SECOND / 50)
     );
+    let reports = world
+        .told
+        .iter()
+        .filter(|told| matches!(told, ToTap::Link(_)));
+    assert_eq!(reports.count(), 2, "the tap hears of it once");
     world.come_up(hello_ack(0));
     assert_eq!(world.link(), (LinkState::Up, ""));
 }
