@@ -24,6 +24,8 @@ const EVENTS_MAX: usize = 256;
 const CONTROL_MAX: usize = 1024;
 /// Of these so many are kept free of settle marks, for heartbeats and the goodbye.
 const CONTROL_RESERVE: usize = 16;
+/// How long looking up the receiver's name and all its handshakes may take together.
+const DIAL_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a closed endpoint may take to tell the peer.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 /// The control stream goes before batches.
@@ -151,9 +153,10 @@ impl Line {
     ///
     /// On a connection that has ended it is dropped: the event that says so is on its way.
     pub(super) fn send(&mut self, message: Control) -> bool {
-        let open = self.call.as_ref().and_then(|call| call.open.as_ref());
-        let sent = open.map(|open| open.control.try_send(message));
-        !matches!(sent, Some(Err(TrySendError::Full(_))))
+        let Some(open) = self.call.as_ref().and_then(|call| call.open.as_ref()) else {
+            return true;
+        };
+        !matches!(open.control.try_send(message), Err(TrySendError::Full(_)))
     }
 
     /// Sends a batch of so many record bytes on a stream of its own.
@@ -235,10 +238,11 @@ async fn call(
     };
     caller.peer.clone_from(&enrolment.address);
     let dialled = tokio::select! {
-        dialled = dial(&enrolment) => dialled,
+        dialled = tokio::time::timeout(DIAL_PATIENCE, dial(&enrolment)) => dialled,
         _ = &mut hung_up => return,
     };
-    match dialled {
+    let silent = ConnectError::Silent(enrolment.address.clone());
+    match dialled.unwrap_or(Err(silent)) {
         Ok(parts) => converse(&caller, parts, hung_up).await,
         Err(error) if error.is_refusal() => caller.refused(error.to_string()).await,
         Err(error) => caller.lost(error.to_string()).await,

@@ -13,6 +13,9 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use wire::limits::VOLUMES_MAX;
 
+/// Reports that may wait: one of each sort, and a wish per volume.
+const WAITING_MAX: usize = VOLUMES_MAX + 8;
+
 /// The socket, and what waits to be sent.
 #[derive(Debug)]
 pub struct TapEnd {
@@ -73,10 +76,9 @@ impl TapEnd {
         };
         self.waiting.retain(|known| !is_same(known));
         self.waiting.push_back(message);
-        assert!(
-            self.waiting.len() <= VOLUMES_MAX + 8,
-            "one report of each sort, one wish per volume"
-        );
+        if self.waiting.len() > WAITING_MAX {
+            self.waiting.pop_front();
+        }
         self.flush();
     }
 

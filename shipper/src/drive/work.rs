@@ -6,7 +6,7 @@ use super::tap_end::TapEnd;
 use super::{DRAIN_PATIENCE, POLL_INTERVAL, SLEEP_AFTER};
 use crate::session::{Batch, Config, Event, Loss, Moment, Output, Session};
 use ring::RingFault;
-use ring::handoff::{ToTap, Welcome};
+use ring::handoff::{LinkState, ToTap, Welcome};
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -257,6 +257,10 @@ impl Work {
 
     fn tell(&mut self, message: ToTap) {
         match &message {
+            // What a receiver says while the link is up goes to status; it could fill a log.
+            ToTap::Link(link) if link.state == LinkState::Up && !link.reason.is_empty() => {
+                tracing::debug!("receiver: {}", link.reason);
+            }
             ToTap::Link(link) => {
                 tracing::info!("link to {} {:?} {}", link.peer, link.state, link.reason);
             }

@@ -36,10 +36,11 @@ impl Session {
             self.push(Output::Send(Control::Bye(reason.clone())));
             return self.hold(now, &reason);
         }
-        if ack.resume < oldest.prev() {
+        let held = ack.resume.min(ack.settled);
+        if held < oldest.prev() {
             let reason = format!(
                 "records {} to {} are neither in the ring nor durable at the receiver",
-                ack.resume.0.saturating_add(1),
+                held.0.saturating_add(1),
                 oldest.prev()
             );
             self.want_copy(None, reason);

@@ -44,6 +44,8 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 pub const REFUSED_WAIT: Duration = Duration::from_secs(5);
 /// A session this old makes the waits short again.
 pub const SETTLED_SESSION: Duration = Duration::from_secs(5);
+/// Time in which a receiver's wish for a copy counts once, however often it is made.
+pub const WISH_INTERVAL: Duration = Duration::from_secs(1);
 /// Batches sent and not yet acknowledged by the transport.
 pub const IN_FLIGHT_BATCHES_MAX: usize = 64;
 /// Their bytes, give or take one batch.
@@ -177,7 +179,7 @@ impl Session {
                 Some(index) if !self.volumes.is_announced(index) => {
                     self.violated(now, &Violation::UnknownVolume(index.0));
                 }
-                volume => self.want_copy(volume, wanted.reason),
+                volume => self.wish(now, volume, wanted.reason),
             },
             _ => self.violated(now, &Violation::Unexpected),
         }
@@ -325,6 +327,15 @@ impl Session {
             self.acked = safe;
             self.marks.forget_below(safe);
             self.push(Output::Acked(safe));
+        }
+    }
+
+    /// Passes a receiver's wish on, unless it has just made the same.
+    fn wish(&mut self, now: Moment, volume: Option<VolumeIndex>, reason: String) {
+        if let State::Up(up) = &mut self.state
+            && up.is_new_wish(now.elapsed, volume)
+        {
+            self.want_copy(volume, reason);
         }
     }
 

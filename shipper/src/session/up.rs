@@ -6,12 +6,14 @@ use super::marks::Marks;
 use super::volumes::VolumeTable;
 use super::{
     BEAT_INTERVAL, Batch, IN_FLIGHT_BATCHES_MAX, IN_FLIGHT_BYTES_MAX, Moment, SILENCE_MAX,
+    WISH_INTERVAL,
 };
 use ring::handoff::Progress;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use wire::control::{Ack, Heartbeat, HelloAck};
 use wire::limits::{BATCH_BYTES_GOAL, BATCH_RECORDS_MAX, SETTLE_VOIDS_MAX};
-use wire::{RecordHeader, SettleMark, Stamp, TimeMark};
+use wire::{RecordHeader, SettleMark, Stamp, TimeMark, VolumeIndex};
 
 /// State of one session.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) struct Up {
     marked: Stamp,
     in_flight_bytes: u64,
     in_flight_batches: usize,
+    /// When the receiver last wished for a copy of what; announced volumes only.
+    wishes: BTreeMap<Option<VolumeIndex>, Duration>,
 }
 
 impl Up {
@@ -50,6 +54,7 @@ impl Up {
             marked: ack.settled.max(oldest.prev()),
             in_flight_bytes: 0,
             in_flight_batches: 0,
+            wishes: BTreeMap::new(),
         }
     }
 
@@ -193,6 +198,16 @@ impl Up {
     pub(super) fn is_drained(&self) -> bool {
         let last = &self.acks.last;
         last.durable >= self.sent && last.settled >= self.marked
+    }
+
+    /// Whether the receiver wishes for this copy for the first time in a while.
+    pub(super) fn is_new_wish(&mut self, now: Duration, volume: Option<VolumeIndex>) -> bool {
+        let last = self.wishes.get(&volume).copied();
+        let is_new = last.is_none_or(|last| now.saturating_sub(last) >= WISH_INTERVAL);
+        if is_new {
+            self.wishes.insert(volume, now);
+        }
+        is_new
     }
 
     pub(super) fn heard(&mut self, now: Duration) {

@@ -237,6 +237,36 @@ fn a_running_shipper_serves_its_tap_and_ends_cleanly_on_a_signal() {
 }
 
 #[test]
+fn an_idle_shipper_sleeps_instead_of_polling() {
+    let receiver = Receiver::new();
+    let mut host = Host::new(&receiver.address, receiver.pin(), 8 << 20);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ublk-tap-shipper"))
+        .args(["run", "--group", "pg"])
+        .env("UBLK_TAP_CONFIG_DIR", host.config_dir())
+        .env("UBLK_TAP_RUN_DIR", host.run_dir().join("run"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    host.welcome();
+    let stamp = host.write(4096);
+    host.until_acked(stamp);
+    std::thread::sleep(Duration::from_millis(500));
+    let switches = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("voluntary"));
+        let count = line.unwrap().split_whitespace().last().unwrap();
+        count.parse::<u64>().unwrap()
+    };
+    let before = switches();
+    std::thread::sleep(Duration::from_secs(2));
+    let during = switches() - before;
+    // Heartbeats, acks and QUIC's own timers; polling would be some two thousand.
+    assert!(during < 100, "{during} times awake in two seconds");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_shipper_that_waits_for_its_tap_ends_cleanly_too() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_ublk-tap-shipper"))

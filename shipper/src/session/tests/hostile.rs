@@ -2,7 +2,7 @@
 
 use super::world::{World, ack, config, hello_ack};
 use crate::session::*;
-use ring::handoff::LinkState;
+use ring::handoff::{LinkState, ToTap};
 use wire::control::{Ack, Control, CopyWanted, Heartbeat, HelloAck};
 use wire::{Generation, SettleMark, Stamp, TimeMark, VolumeIndex};
 
@@ -178,4 +178,9 @@ fn a_storm_of_copy_wishes_and_notices_changes_nothing_but_what_the_tap_hears() {
     }
     assert!(world.is_open && world.wants_full_copy());
     assert_eq!(world.acked, 6);
+    let wishes = world
+        .told
+        .iter()
+        .filter(|told| matches!(told, ToTap::CopyWanted(_)));
+    assert_eq!(wishes.count(), 1, "one wish, however often it is made");
 }
