@@ -1,4 +1,7 @@
-//! Skeleton.
+//! `ublk-tap`: see [`ublk_tap::cli`].
 
-/// Entry point.
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ublk_tap::cli::main()
+}

@@ -1,0 +1,184 @@
+//! The tap's end of the socket.
+
+use super::line;
+use super::message::{Reply, Request};
+use crate::cli::{Exit, Failure};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+/// A request, and where its answer goes.
+#[derive(Debug)]
+pub struct Asked {
+    /// What is asked.
+    pub request: Request,
+    /// Whom to answer.
+    pub reply: ReplyTo,
+}
+
+/// Where an answer goes. Dropped without one, the asker is told that the tap is ending.
+#[derive(Debug)]
+pub struct ReplyTo(SyncSender<Reply>);
+
+/// The listening socket; it goes away with this.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    ends: Arc<AtomicBool>,
+    /// Requests being answered.
+    count: Arc<AtomicUsize>,
+}
+
+/// Requests being answered at once.
+const CONNECTIONS_MAX: usize = 16;
+/// How long an asker may take to say what it wants.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the last answers may take to leave.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
+impl ReplyTo {
+    /// An answer, and where it will arrive.
+    #[cfg(test)]
+    pub(crate) fn pair() -> (Self, std::sync::mpsc::Receiver<Reply>) {
+        let (post, answer) = sync_channel(1);
+        (Self(post), answer)
+    }
+
+    /// Answers.
+    pub fn send(self, reply: Reply) {
+        // An asker that has gone away needs no answer.
+        let _ = self.0.send(reply);
+    }
+
+    /// Answers that it was not done.
+    pub fn fail(self, failure: Failure) {
+        self.send(Reply::Failed(failure));
+    }
+}
+
+impl Server {
+    /// Listens at `path`, in place of what a dead tap left there; requests go to `inbox`.
+    pub fn start<T: From<Asked> + Send + 'static>(
+        path: &Path,
+        inbox: Sender<T>,
+    ) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        let ends = Arc::new(AtomicBool::new(false));
+        let count = Arc::new(AtomicUsize::new(0));
+        let server = Self {
+            path: path.to_owned(),
+            ends: Arc::clone(&ends),
+            count: Arc::clone(&count),
+        };
+        let accept = move || accept(&listener, &inbox, &ends, &count);
+        Builder::new().name("control".into()).spawn(accept)?;
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+        // Wakes the thread that accepts; it sees the end and goes.
+        drop(UnixStream::connect(&self.path));
+        // Nothing is lost if it stays: the next tap replaces it.
+        let _ = fs::remove_file(&self.path);
+        let deadline = Instant::now() + END_PATIENCE;
+        while self.count.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn accept<T: From<Asked> + Send + 'static>(
+    listener: &UnixListener,
+    inbox: &Sender<T>,
+    ends: &AtomicBool,
+    count: &Arc<AtomicUsize>,
+) {
+    for socket in listener.incoming() {
+        if ends.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok(socket) = socket else {
+            std::thread::sleep(Duration::from_millis(50)); // out of descriptors, for now
+            continue;
+        };
+        let place = Place::take(count);
+        let inbox = inbox.clone();
+        let spawned = Builder::new().name("asker".into()).spawn(move || {
+            let reply = answer(&socket, place.is_some(), &inbox);
+            if let Err(error) = line::send(&socket, &reply) {
+                tracing::debug!(%error, "an asker went away");
+            }
+            drop(place);
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for a request");
+        }
+    }
+}
+
+fn answer<T: From<Asked>>(socket: &UnixStream, has_place: bool, inbox: &Sender<T>) -> Reply {
+    if !may_ask(socket) {
+        let text = "only root and the tap's own user may ask; run as root";
+        return Reply::Failed(Failure::new(Exit::Privilege, text));
+    }
+    if !has_place {
+        let text = format!("{CONNECTIONS_MAX} requests are running already; try again");
+        return Reply::Failed(Failure::failed(text));
+    }
+    let request = match line::receive(socket, REQUEST_TIMEOUT) {
+        Ok(Some(request)) => request,
+        Ok(None) => return Reply::Failed(Failure::usage("nothing was asked")),
+        Err(error) => {
+            return Reply::Failed(Failure::usage(format!(
+                "not a request of this version: {error}"
+            )));
+        }
+    };
+    let (post, answer) = sync_channel(1);
+    let asked = Asked {
+        request,
+        reply: ReplyTo(post),
+    };
+    let sent = inbox.send(asked.into()).is_ok();
+    let reply = if sent { answer.recv().ok() } else { None };
+    reply.unwrap_or_else(|| Reply::Failed(Failure::failed("the tap is ending; try again")))
+}
+
+fn may_ask(socket: &UnixStream) -> bool {
+    let Ok(peer) = rustix::net::sockopt::socket_peercred(socket) else {
+        return false;
+    };
+    peer.uid.is_root() || peer.uid == rustix::process::geteuid()
+}
+
+/// One of the bounded places for requests.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(count: &Arc<AtomicUsize>) -> Option<Self> {
+        let place = Self(Arc::clone(count));
+        // A refused place is given back by its drop.
+        (place.0.fetch_add(1, Ordering::AcqRel) < CONNECTIONS_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

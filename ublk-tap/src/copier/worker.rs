@@ -1,0 +1,264 @@
+//! The copier's thread.
+
+use super::{CopierConfig, CopierSaid, Order, Shared};
+use crate::clock;
+use crate::device::become_io_flusher;
+use crate::ranges::Range;
+use crate::settings::ByteSize;
+use memmap2::MmapMut;
+use ring::{ClaimError, RecordFields};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// Bytes read at once.
+pub(super) const CHUNK_BYTES: u64 = 256 << 10;
+/// A copy claims room only while the ring is less full than this.
+const PACE_PERMILLE: u64 = 500;
+/// How often a copy that waits for room looks again.
+const PACE_INTERVAL: Duration = Duration::from_millis(2);
+/// How long a copy leaves a range alone that could not be read; doubled up to the most.
+const TROUBLE_MIN: Duration = Duration::from_secs(1);
+const TROUBLE_MAX: Duration = Duration::from_secs(30);
+
+pub(super) struct Worker<T> {
+    config: CopierConfig,
+    shared: Arc<Shared>,
+    tell: T,
+    buffer: MmapMut,
+    copy: Option<Copy>,
+    rereads: VecDeque<Range>,
+    /// How long the next failure to read is waited out.
+    patience: Duration,
+}
+
+/// A copy under way.
+struct Copy {
+    run: u64,
+    at: u64,
+}
+
+/// What became of a range.
+enum Captured {
+    Done,
+    NoRoom,
+    /// The stream is given up: whoever gave it up starts anew later.
+    Closed,
+    Unreadable(io::Error),
+}
+
+impl<T: Fn(CopierSaid)> Worker<T> {
+    pub(super) fn new(config: CopierConfig, shared: Arc<Shared>, tell: T) -> io::Result<Self> {
+        let buffer = MmapMut::map_anon(CHUNK_BYTES as usize)?; // page aligned, as direct I/O needs
+        let rereads = VecDeque::new();
+        Ok(Self {
+            config,
+            shared,
+            tell,
+            buffer,
+            copy: None,
+            rereads,
+            patience: TROUBLE_MIN,
+        })
+    }
+
+    /// Works until the copier is dropped.
+    pub(super) fn run(mut self, inbox: &Receiver<Order>) {
+        if let Err(error) = become_io_flusher() {
+            tracing::warn!(%error, "a copier is not an I/O flusher: memory may wait for its disk");
+        }
+        let mut pause = Duration::ZERO;
+        loop {
+            let is_idle = self.copy.is_none() && self.rereads.is_empty();
+            match next(inbox, is_idle, pause) {
+                Ok(Some(Order::Copy(run))) => self.copy = Some(Copy { run, at: 0 }),
+                Ok(Some(Order::Reread(range))) => self.rereads.push_back(range),
+                Ok(None) => {}
+                Err(Gone) => return,
+            }
+            pause = self.step();
+        }
+    }
+
+    /// Does one piece of work; how long to wait before the next.
+    fn step(&mut self) -> Duration {
+        if let Some(range) = self.rereads.pop_front() {
+            return self.step_reread(range);
+        }
+        let wanted = self.shared.wanted.load(Ordering::Acquire);
+        if self.copy.as_ref().is_some_and(|copy| copy.run != wanted) {
+            self.copy = None;
+            self.set_trouble(None);
+        }
+        let Some(copy) = &self.copy else {
+            return Duration::ZERO;
+        };
+        if !self.has_room() {
+            return PACE_INTERVAL;
+        }
+        let (run, at) = (copy.run, copy.at);
+        let end = (at + CHUNK_BYTES).min(self.config.disk.size_bytes());
+        self.step_copy(run, Range::new(at, end))
+    }
+
+    /// Whether the ring is empty enough for a copy.
+    fn has_room(&self) -> bool {
+        let ring = &self.config.ring;
+        if ring.usage().permille() < PACE_PERMILLE {
+            return true;
+        }
+        // What is wrong with the shipper is the group's business.
+        let _ = ring.try_reclaim();
+        ring.usage().permille() < PACE_PERMILLE
+    }
+
+    fn step_copy(&mut self, run: u64, chunk: Range) -> Duration {
+        match self.capture(chunk) {
+            Captured::Done => {
+                self.advance(run, chunk.end_bytes());
+                Duration::ZERO
+            }
+            Captured::NoRoom => PACE_INTERVAL,
+            Captured::Closed => {
+                self.copy = None;
+                Duration::ZERO
+            }
+            Captured::Unreadable(error) => {
+                self.set_trouble(Some(unreadable(chunk, &error)));
+                let pause = self.patience;
+                self.patience = (pause * 2).min(TROUBLE_MAX);
+                pause
+            }
+        }
+    }
+
+    fn advance(&mut self, run: u64, at: u64) {
+        if self.patience != TROUBLE_MIN {
+            self.patience = TROUBLE_MIN;
+            self.set_trouble(None);
+        }
+        self.shared.copied_bytes.store(at, Ordering::Release);
+        if at < self.config.disk.size_bytes() {
+            self.copy = Some(Copy { run, at });
+            return;
+        }
+        self.copy = None;
+        (self.tell)(CopierSaid::Copied {
+            index: self.config.index,
+            run,
+        });
+    }
+
+    fn step_reread(&mut self, range: Range) -> Duration {
+        let end = range.end_bytes().min(range.start_bytes() + CHUNK_BYTES);
+        let piece = Range::new(range.start_bytes(), end);
+        match self.capture(piece) {
+            Captured::Done if end < range.end_bytes() => {
+                self.rereads.push_front(Range::new(end, range.end_bytes()));
+                Duration::ZERO
+            }
+            Captured::Done => Duration::ZERO,
+            Captured::NoRoom => {
+                self.rereads.push_front(range);
+                PACE_INTERVAL
+            }
+            Captured::Closed => {
+                self.rereads.clear();
+                Duration::ZERO
+            }
+            Captured::Unreadable(error) => {
+                let words = format!(
+                    "a write failed and what the disk holds now is unknown: {}",
+                    unreadable(piece, &error)
+                );
+                self.rereads.clear();
+                (self.tell)(CopierSaid::RereadFailed {
+                    index: self.config.index,
+                    words,
+                });
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// Makes a record of what the disk holds in `range`.
+    fn capture(&mut self, range: Range) -> Captured {
+        let length = u32::try_from(range.length_bytes()).expect("a chunk is small");
+        let held = self.config.ranges.admit_blocking(range);
+        let bytes = &mut self.buffer[..length as usize];
+        if let Err(error) = self.config.disk.read_at(bytes, range.start_bytes()) {
+            return Captured::Unreadable(error);
+        }
+        let is_zero = is_zero(bytes);
+        let payload_bytes = if is_zero { 0 } else { length };
+        let (index, offset) = (self.config.index, range.start_bytes());
+        let mut claim = match self.config.ring.claim(payload_bytes, clock::now()) {
+            Ok(claim) => claim,
+            Err(ClaimError::Closed) => return Captured::Closed,
+            Err(ClaimError::Full | ClaimError::AckViolation(_)) => return Captured::NoRoom,
+            Err(error @ ClaimError::TooLarge { .. }) => {
+                unreachable!("every ring takes a chunk: {error}")
+            }
+        };
+        let fields = if is_zero {
+            RecordFields::zero(index, offset, length)
+        } else {
+            claim.payload_mut().copy_from_slice(bytes);
+            RecordFields::copy(index, offset, length)
+        };
+        claim.fill(fields).settle();
+        drop(held);
+        self.config.ring.notify_consumer();
+        Captured::Done
+    }
+
+    fn set_trouble(&self, words: Option<String>) {
+        if let Some(words) = &words {
+            tracing::warn!("a copy is held up: {words}");
+        }
+        *self
+            .shared
+            .trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = words;
+    }
+}
+
+/// The copier was dropped.
+struct Gone;
+
+fn next(inbox: &Receiver<Order>, is_idle: bool, pause: Duration) -> Result<Option<Order>, Gone> {
+    if is_idle {
+        return inbox.recv().map(Some).map_err(|_| Gone);
+    }
+    if pause.is_zero() {
+        return match inbox.try_recv() {
+            Ok(order) => Ok(Some(order)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Gone),
+        };
+    }
+    match inbox.recv_timeout(pause) {
+        Ok(order) => Ok(Some(order)),
+        Err(RecvTimeoutError::Timeout) => Ok(None),
+        Err(RecvTimeoutError::Disconnected) => Err(Gone),
+    }
+}
+
+fn unreadable(range: Range, error: &io::Error) -> String {
+    let offset = ByteSize(range.start_bytes());
+    format!(
+        "cannot read {} bytes at {offset}: {error}",
+        range.length_bytes()
+    )
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Blocks without a way out inside: the compiler makes vector code of them.
+    bytes
+        .chunks(256)
+        .all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
+}

@@ -1,0 +1,94 @@
+//! Starting a tap in the background, and hearing why it did not start.
+
+use crate::cli::Failure;
+use crate::control::{Client, ClientError};
+use crate::settings::Dirs;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use wire::Name;
+
+/// A tap that was started and answers.
+#[derive(Debug)]
+pub struct Spawned {
+    child: Child,
+}
+
+/// How long a tap may take to answer.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long one that could not be used may take to end.
+const END_PATIENCE: Duration = Duration::from_secs(15);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Starts the tap of a group in the background and waits until it answers.
+///
+/// It logs to `RUN/GROUP/tap.log`. If it ends instead, its failure is ours.
+pub fn spawn(dirs: &Dirs, group: &Name, ring_bytes: Option<u64>) -> Result<Spawned, Failure> {
+    let mut child = start(dirs, group, ring_bytes)
+        .map_err(|error| Failure::of_io("start the tap in the background", &error))?;
+    let deadline = Instant::now() + START_PATIENCE;
+    loop {
+        match Client::connect(&dirs.control_socket(group)) {
+            Ok(_) => return Ok(Spawned { child }),
+            Err(ClientError::NotRunning) => {}
+            Err(error) => return Err(Failure::failed(error.to_string())),
+        }
+        if let Ok(Some(_)) = child.try_wait() {
+            return Err(why(&mut child));
+        }
+        if Instant::now() >= deadline {
+            let log = dirs.tap_log(group);
+            let text = format!("the tap does not answer; see {}", log.display());
+            return Err(Failure::late(text));
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+impl Spawned {
+    /// Waits for a tap that could not be used to end, so that it leaves nothing behind.
+    pub fn await_end(mut self) {
+        let deadline = Instant::now() + END_PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+}
+
+fn start(dirs: &Dirs, group: &Name, ring_bytes: Option<u64>) -> io::Result<Child> {
+    let mut builder = DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(0o755)
+        .create(dirs.group_run(group))?;
+    let mut options = OpenOptions::new();
+    let log = options
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(dirs.tap_log(group))?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["run", "--group", group.as_str(), "--on-demand"]);
+    if let Some(bytes) = ring_bytes {
+        command.args(["--ring-size", &bytes.to_string()]);
+    }
+    command.envs(dirs.to_env()).current_dir("/");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+}
+
+/// What a tap that ended has said last.
+fn why(child: &mut Child) -> Failure {
+    let mut said = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        // What cannot be read is as good as not said.
+        let _ = stdout.take(64 << 10).read_to_string(&mut said);
+    }
+    serde_json::from_str(said.trim())
+        .unwrap_or_else(|_| Failure::failed("the tap ended while it started; see its log"))
+}

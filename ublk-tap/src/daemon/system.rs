@@ -1,0 +1,99 @@
+//! What only the system can do for a process. One of the modules of this crate with `unsafe`: the
+//! standard library and rustix have no safe way for these few calls.
+#![allow(unsafe_code)]
+
+use rustix::mm::MlockAllFlags;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// The signals that end a tap, blocked in every thread and waited for in one.
+#[derive(Clone, Copy)]
+pub(super) struct Signals(libc::sigset_t);
+
+/// Signals that end a tap.
+const ENDING: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// Blocks the signals that end a tap, in this thread and those it starts. Call it first.
+pub(super) fn block_signals() -> io::Result<Signals> {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: needed because no safe interface to signal masks is at hand. `sigemptyset` makes the
+    // set whole before anything reads it; the other calls only read and write this set.
+    let (failed, set) = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in ENDING {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        let failed = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        (failed, set.assume_init())
+    };
+    match failed {
+        0 => Ok(Signals(set)),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+impl Signals {
+    /// Waits for one of them.
+    pub(super) fn wait(&self) -> io::Result<()> {
+        let mut signal = 0;
+        // SAFETY: as in `block_signals`; both pointers are to live values of this frame.
+        let failed = unsafe { libc::sigwait(&self.0, &mut signal) };
+        match failed {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// A child that ends when its tap is killed, so that no shipper of a dead tap stays behind.
+pub(super) fn die_with_parent(command: &mut Command) {
+    let ask = || {
+        Ok(rustix::process::set_parent_process_death_signal(Some(
+            TERM,
+        ))?)
+    };
+    // SAFETY: needed because a parent cannot set this for its child. The closure runs in the child
+    // between fork and exec and makes one system call: it allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(ask);
+    }
+}
+
+const TERM: rustix::process::Signal = rustix::process::Signal::TERM;
+
+/// Sets the process apart: its own mount namespace, its memory locked. What is missing of it is
+/// said in the log; the tap works without.
+pub(super) fn isolate() {
+    if let Err(error) = own_mount_namespace() {
+        tracing::warn!(%error, "no mount namespace of our own");
+    }
+    // Pages are locked when they are first touched: what a thread never uses of its stack stays
+    // unused.
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    if let Err(error) = rustix::mm::mlockall(flags) {
+        tracing::warn!(%error, "memory is not locked: it may be swapped to our own disks");
+    }
+}
+
+/// A daemon that is the last process of a namespace in which its own device is mounted waits for
+/// itself when it ends. In a namespace of our own nobody mounts anything.
+///
+/// Mounts and unmounts of the host still reach it: else a disk unmounted later would stay busy
+/// here. See `docs/decisions/mount-namespace.md`.
+fn own_mount_namespace() -> io::Result<()> {
+    let root = c"/".as_ptr();
+    let (none, flags) = (std::ptr::null(), libc::MS_REC | libc::MS_SLAVE);
+    // SAFETY: needed because neither the standard library nor the enabled parts of rustix have
+    // these calls. They take a path that lives as long as the program and null for what they do
+    // not use; no thread but ours runs yet.
+    let failed = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) != 0
+            || libc::mount(none, root, none, flags, std::ptr::null()) != 0
+    };
+    if failed {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

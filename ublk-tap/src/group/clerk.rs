@@ -1,0 +1,417 @@
+//! What takes long: opening disks, making devices, syncing disks and state.
+//!
+//! One thread with an inbox, one job after the other, owner of the state file. The group's loop
+//! never waits for a disk; it posts a job and hears what became of it.
+
+use super::core::Start;
+use super::front::{Front, Fronts};
+use crate::cli::{Exit, Failure};
+use crate::clock;
+use crate::control::{Reply, ReplyTo, iso_8601};
+use crate::copier::Copier;
+use crate::device::{self, DeviceConfig, DeviceError};
+use crate::disk::{Disk, DiskError, stack};
+use crate::settings::Dirs;
+use crate::state::{CleanMark, Registered, Rest, State, StateError, StateFile, Unclean};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use wire::limits::VOLUMES_MAX;
+use wire::{Generation, Incarnation, MemberAction, Name, Stamp, VolumeIndex};
+
+/// Something to be done.
+pub enum Job {
+    /// Open a disk as a volume, and enter it in the state as live.
+    Open {
+        /// The disk.
+        disk: PathBuf,
+        /// Name of the volume.
+        volume: Name,
+    },
+    /// Make a volume's device and publish its stable name.
+    Start(Box<DeviceConfig>),
+    /// The device could not be made: enter the volume as it was before.
+    Undo {
+        /// The volume.
+        volume: Name,
+        /// What the state said before.
+        before: Option<Registered>,
+    },
+    /// Write down how volumes were left, and let their disks go.
+    Seal(Vec<Leaver>),
+    /// Keep the generation the receiver holds.
+    Keep(Generation),
+    /// Forget a volume that is not tapped.
+    Forget {
+        /// The volume.
+        volume: Name,
+        /// Who wants it.
+        reply: ReplyTo,
+    },
+}
+
+/// A volume that has left.
+pub struct Leaver {
+    /// The volume.
+    pub volume: Name,
+    /// Its disk.
+    pub disk: Arc<Disk>,
+    /// Its copier; ended before the disk is let go.
+    pub copier: Option<Copier>,
+    /// How it was left.
+    pub manner: Left,
+}
+
+/// How a volume was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// All of it is safe, up to its `leave`.
+    Clean(Incarnation, Stamp),
+    /// In another way.
+    Unclean(Unclean),
+}
+
+/// What became of a job.
+pub enum Done {
+    /// Of [`Job::Open`].
+    Opened {
+        /// The volume.
+        volume: Name,
+        /// The open disk, or why not.
+        result: Result<Opened, Failure>,
+    },
+    /// Of [`Job::Start`].
+    Started {
+        /// The volume.
+        index: VolumeIndex,
+        /// The device, or why not.
+        result: Result<Started, Failure>,
+    },
+    /// Of [`Job::Undo`].
+    Undone,
+    /// Of [`Job::Seal`]: the volumes that are clean, and what failed.
+    Sealed {
+        /// Names of those left clean.
+        clean: Vec<Name>,
+        /// Why others that should be clean are not.
+        failure: Option<Failure>,
+    },
+}
+
+/// A disk that is ours.
+pub struct Opened {
+    /// The disk.
+    pub disk: Arc<Disk>,
+    /// How the volume enters the stream.
+    pub start: Start,
+    /// What the state said about the volume before.
+    pub before: Option<Registered>,
+}
+
+/// A device that serves.
+pub struct Started {
+    /// The device.
+    pub front: Box<dyn Front>,
+    /// Its stable name.
+    pub link: PathBuf,
+}
+
+/// The clerk.
+pub struct Clerk {
+    dirs: Dirs,
+    fronts: Arc<dyn Fronts>,
+    state: StateFile,
+}
+
+/// How long a disk may still be held by a tap that is just ending.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Clerk {
+    /// Keeps `state` and makes devices with `fronts`.
+    pub fn new(dirs: Dirs, fronts: Arc<dyn Fronts>, state: StateFile) -> Self {
+        Self {
+            dirs,
+            fronts,
+            state,
+        }
+    }
+
+    /// Does jobs until nobody posts any more; gives the state file back.
+    pub fn run(mut self, jobs: &Receiver<Job>, tell: impl Fn(Done)) -> StateFile {
+        while let Ok(job) = jobs.recv() {
+            if let Some(done) = self.done(job) {
+                tell(done);
+            }
+        }
+        self.state
+    }
+
+    fn done(&mut self, job: Job) -> Option<Done> {
+        Some(match job {
+            Job::Open { disk, volume } => {
+                let result = self.open(&disk, &volume);
+                Done::Opened { volume, result }
+            }
+            Job::Start(config) => {
+                let index = config.index;
+                Done::Started {
+                    index,
+                    result: self.start(*config),
+                }
+            }
+            Job::Undo { volume, before } => {
+                self.undo(&volume, before);
+                Done::Undone
+            }
+            Job::Seal(leavers) => self.seal(leavers),
+            Job::Keep(generation) => {
+                self.keep(generation);
+                return None;
+            }
+            Job::Forget { volume, reply } => {
+                match self.state.update(|state| state.forget(&volume)) {
+                    Ok(_) => reply.send(Reply::Forgotten),
+                    Err(error) => reply.fail(of_state(&error)),
+                }
+                return None;
+            }
+        })
+    }
+
+    fn open(&mut self, path: &Path, volume: &Name) -> Result<Opened, Failure> {
+        self.fronts.check().map_err(|error| of_device(&error))?;
+        let disk = Disk::open(path, DISK_PATIENCE).map_err(|error| of_disk(&error))?;
+        check_disk(&self.dirs, self.state.state(), volume, &disk)?;
+        let before = self.state.state().volume(volume).cloned();
+        let start = start_of(before.as_ref(), &disk)?;
+        let entry = Registered {
+            name: volume.clone(),
+            identity: disk.identity().to_owned(),
+            path: disk.path().display().to_string(),
+            size_bytes: disk.size_bytes(),
+            sector_bytes: disk.sector_bytes(),
+            rest: Rest::Unclean(Unclean::Live),
+        };
+        // The clean mark is gone, durably, before the first write can come.
+        self.state
+            .update(|state| state.put(entry))
+            .map_err(|error| of_state(&error))?;
+        Ok(Opened {
+            disk: Arc::new(disk),
+            start,
+            before,
+        })
+    }
+
+    fn start(&self, config: DeviceConfig) -> Result<Started, Failure> {
+        let (group, volume) = (config.group.clone(), config.volume.clone());
+        let front = self
+            .fronts
+            .start(config)
+            .map_err(|error| of_device(&error))?;
+        let published = device::link::publish(&self.dirs.dev, &group, &volume, &front.path());
+        let link = published.map_err(|error| {
+            let link = device::link::path(&self.dirs.dev, &group, &volume);
+            Failure::of_io(&format!("make the link {}", link.display()), &error)
+        })?;
+        Ok(Started { front, link })
+    }
+
+    fn undo(&mut self, volume: &Name, before: Option<Registered>) {
+        let undone = self.state.update(|state| {
+            state.forget(volume);
+            if let Some(before) = before {
+                state.put(before);
+            }
+        });
+        if let Err(error) = undone {
+            tracing::warn!(%error, "a volume that was not added stays in the state as not clean");
+        }
+    }
+
+    fn seal(&mut self, leavers: Vec<Leaver>) -> Done {
+        let mut failure = None;
+        let mut rests = Vec::new();
+        for leaver in leavers {
+            let Leaver {
+                volume,
+                disk,
+                copier,
+                manner,
+            } = leaver;
+            drop(copier);
+            let rest = rest_of(&disk, manner).unwrap_or_else(|error| {
+                let what = format!("sync {} of {volume}", disk.path().display());
+                failure = Some(Failure::of_io(&what, &error));
+                Rest::Unclean(Unclean::NotDrained)
+            });
+            if let Err(error) = device::link::withdraw(&self.dirs.dev, self.group(), &volume) {
+                tracing::warn!(%error, %volume, "the stable name of a removed volume stays");
+            }
+            rests.push((volume, rest));
+        }
+        let is_clean = |(_, rest): &&(Name, Rest)| matches!(rest, Rest::Clean(_));
+        let clean: Vec<Name> = rests
+            .iter()
+            .filter(is_clean)
+            .map(|(name, _)| name.clone())
+            .collect();
+        let sealed = self.state.update(|state| {
+            for (name, rest) in rests {
+                let found = state.volumes.iter_mut().find(|volume| volume.name == name);
+                if let Some(volume) = found {
+                    volume.rest = rest;
+                }
+            }
+        });
+        match sealed {
+            Ok(()) => Done::Sealed { clean, failure },
+            Err(error) => Done::Sealed {
+                clean: Vec::new(),
+                failure: Some(of_state(&error)),
+            },
+        }
+    }
+
+    fn keep(&mut self, generation: Generation) {
+        if let Err(error) = self.state.update(|state| state.generation = generation) {
+            tracing::error!(%error, "the generation is not kept");
+        }
+    }
+
+    fn group(&self) -> &Name {
+        &self.state.state().group
+    }
+}
+
+/// Refuses a disk that is not the volume's, or that carries our own state (P13).
+///
+/// Also asked by the command line, before anything is started.
+pub fn check_disk(dirs: &Dirs, state: &State, volume: &Name, disk: &Disk) -> Result<(), Failure> {
+    let group = &state.group;
+    match state.volume(volume) {
+        Some(known) => check_registered(group, known, disk)?,
+        None if state.volumes.len() >= VOLUMES_MAX => {
+            return Err(Failure::refused(format!(
+                "group {group} has {VOLUMES_MAX} volumes; forget one with `ublk-tap remove \
+                 {group}/NAME --forget`"
+            )));
+        }
+        None => {}
+    }
+    check_places(dirs, disk)
+}
+
+fn check_registered(group: &Name, known: &Registered, disk: &Disk) -> Result<(), Failure> {
+    let name = &known.name;
+    let path = disk.path().display();
+    if known.identity != disk.identity() {
+        return Err(Failure::refused(format!(
+            "{group}/{name} is bound to disk {} (it was {}), but {path} is {}; use another volume \
+             name, or unbind it with `ublk-tap remove {group}/{name} --forget`",
+            known.identity,
+            known.path,
+            disk.identity()
+        )));
+    }
+    let geometry = (known.size_bytes, known.sector_bytes);
+    let found = (disk.size_bytes(), disk.sector_bytes());
+    if geometry != found {
+        return Err(Failure::refused(format!(
+            "{group}/{name} is registered with a size of {} bytes in sectors of {}, but {path} has \
+             {} in sectors of {}; undo the change, or start over with `ublk-tap remove \
+             {group}/{name} --forget`",
+            geometry.0, geometry.1, found.0, found.1
+        )));
+    }
+    Ok(())
+}
+
+/// The state must be readable and writable whatever happens to the disk and its device.
+fn check_places(dirs: &Dirs, disk: &Disk) -> Result<(), Failure> {
+    for dir in [&dirs.state, &dirs.config, &dirs.run] {
+        let Some(dir) = existing(dir) else { continue };
+        let carries = disk.carries(dir).unwrap_or(false) || lies_on_a_device_of_ours(dir);
+        if carries {
+            return Err(Failure::refused(format!(
+                "{} is stored on a tapped disk and would wait for itself; move it to another disk",
+                dir.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The directory, or the nearest above it that exists.
+fn existing(dir: &Path) -> Option<&Path> {
+    dir.ancestors().find(|dir| dir.exists())
+}
+
+fn lies_on_a_device_of_ours(dir: &Path) -> bool {
+    let ours = device::kernel::devices()
+        .into_iter()
+        .filter(|device| device.is_ours);
+    let mut numbers = ours.filter_map(|device| Some(device.path.metadata().ok()?.rdev()));
+    numbers.any(|number| stack::lies_on(dir, number).unwrap_or(false))
+}
+
+/// Whether the volume goes on where it was left, or is copied, and why.
+fn start_of(before: Option<&Registered>, disk: &Disk) -> Result<Start, Failure> {
+    let mark = match before.map(|before| &before.rest) {
+        None => return Ok(Start::Join("new volume".into())),
+        Some(Rest::Unclean(cause)) => return Ok(Start::Join(cause.words().into())),
+        Some(Rest::Clean(mark)) => mark,
+    };
+    let found = disk
+        .fingerprint()
+        .map_err(|error| Failure::of_io(&format!("read {}", disk.path().display()), &error))?;
+    if found.to_string() != mark.fingerprint {
+        return Ok(Start::Join(format!(
+            "disk changed since {}",
+            iso_8601(mark.at)
+        )));
+    }
+    let (incarnation, stamp) = (mark.incarnation, mark.stamp);
+    Ok(Start::Continue(MemberAction::Continue {
+        incarnation,
+        stamp,
+    }))
+}
+
+fn rest_of(disk: &Disk, manner: Left) -> std::io::Result<Rest> {
+    let (incarnation, stamp) = match manner {
+        Left::Unclean(cause) => return Ok(Rest::Unclean(cause)),
+        Left::Clean(incarnation, stamp) => (incarnation, stamp),
+    };
+    disk.sync()?;
+    let fingerprint = disk.fingerprint()?.to_string();
+    Ok(Rest::Clean(CleanMark {
+        incarnation,
+        stamp,
+        fingerprint,
+        at: clock::now(),
+    }))
+}
+
+/// A disk's refusal as a failure.
+pub fn of_disk(error: &DiskError) -> Failure {
+    Failure::new(Exit::from_code(error.exit_code()), error.to_string())
+}
+
+/// A device's refusal as a failure.
+pub fn of_device(error: &DeviceError) -> Failure {
+    Failure::new(Exit::from_code(error.exit_code()), error.to_string())
+}
+
+/// A state file's error as a failure.
+pub fn of_state(error: &StateError) -> Failure {
+    let exit = match error {
+        error if error.is_no_space() => Exit::NoSpace,
+        error if error.is_privilege() => Exit::Privilege,
+        error if error.is_refusal() => Exit::Refused,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, error.to_string())
+}

@@ -1,0 +1,434 @@
+//! The loop of a group: owner of ring, volumes and copiers. It asks the core, and does what it says.
+//!
+//! One thread. Nothing in it waits for a disk, a peer or an operator: long work is the clerk's,
+//! sockets never block, answers are given when they are due. So the bound on a parked write (P6) and
+//! the check of what the shipper acknowledges (P1) hold whatever else goes on.
+
+use super::barrier::{self, Barriers};
+use super::clerk::{Done, Job};
+use super::core::{Core, CoreEvent, Facts, Mode, Output};
+use super::members::Members;
+use super::ports::Link;
+use super::records;
+use super::removal::Removal;
+use super::tapped::Tapped;
+use crate::cli::Failure;
+use crate::control::{Asked, BarrierReached, Reply, ReplyTo, Request, Settling};
+use crate::copier::CopierSaid;
+use crate::device::{Parking, become_io_flusher};
+use crate::settings::{Dirs, Settings, Span};
+use crate::shipper::{Port, Supervisor};
+use ring::Ring;
+use ring::handoff::Progress;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+use wire::{Generation, Member, MemberAction, Name, VolumeIndex};
+
+/// What reaches a group.
+pub enum Input {
+    /// An operator asks.
+    Asked(Asked),
+    /// The clerk is done with a job.
+    Clerk(Done),
+    /// A copier says something.
+    Copier(CopierSaid),
+    /// The tap is to end.
+    Stop,
+}
+
+/// What a group is made of.
+pub struct DriverConfig {
+    /// Its name.
+    pub group: Name,
+    /// This host's name at the receiver.
+    pub source: Name,
+    /// Where things are.
+    pub dirs: Dirs,
+    /// What the operator has set.
+    pub settings: Settings,
+    /// Its ring.
+    pub ring: Arc<Ring>,
+    /// The history the receiver says it belongs to.
+    pub generation: Generation,
+    /// The shipper's socket.
+    pub port: Port,
+    /// The shipper's process, if it is ours.
+    pub supervisor: Option<Supervisor>,
+    /// The clerk's inbox.
+    pub clerk: Sender<Job>,
+    /// Where everything for the group is put.
+    pub inbox: Receiver<Input>,
+    /// The other end of the inbox.
+    pub post: Sender<Input>,
+    /// Whether it ends when nothing is added.
+    pub on_demand: bool,
+}
+
+/// A group at work.
+pub struct Driver {
+    pub(super) group: Name,
+    pub(super) source: Name,
+    pub(super) dirs: Dirs,
+    pub(super) settings: Settings,
+    pub(super) ring: Arc<Ring>,
+    pub(super) generation: Generation,
+    pub(super) clerk: Sender<Job>,
+    pub(super) post: Sender<Input>,
+    inbox: Receiver<Input>,
+    pub(super) core: Core,
+    pub(super) link: Link,
+    pub(super) progress: Progress,
+    pub(super) parking: Arc<Parking>,
+    pub(super) members: Members,
+    pub(super) tapped: BTreeMap<VolumeIndex, Tapped>,
+    pub(super) adding: Vec<Adding>,
+    pub(super) claims: VecDeque<PendingClaim>,
+    pub(super) removal: Option<Removal>,
+    pub(super) barriers: Barriers<ReplyTo>,
+    /// Since when changes are missing at the receiver because the stream was given up.
+    pub(super) lost_since: Option<Instant>,
+    pub(super) is_over: bool,
+    started: Instant,
+    on_demand: bool,
+    trimmed: Instant,
+}
+
+/// A disk being opened.
+pub(super) struct Adding {
+    pub(super) volume: Name,
+    pub(super) shape: crate::device::Shape,
+    pub(super) reply: ReplyTo,
+}
+
+/// A member record that waits for room.
+pub(super) struct PendingClaim {
+    index: VolumeIndex,
+    action: MemberAction,
+    since: Instant,
+}
+
+/// Rhythm while a write waits for room; it is let go as soon as there is some.
+const TURN_PARKED: Duration = Duration::from_millis(1);
+/// Rhythm while somebody waits for an answer.
+const TURN_WAITED_FOR: Duration = Duration::from_millis(5);
+/// Rhythm while records are on their way.
+const TURN_BUSY: Duration = Duration::from_millis(20);
+/// Rhythm otherwise.
+const TURN_IDLE: Duration = Duration::from_millis(50);
+/// Inputs taken per turn.
+const INPUTS_MAX: usize = 256;
+/// How long a tap started by `add` waits for it.
+const ADD_PATIENCE: Duration = Duration::from_secs(60);
+/// How often the logs are looked at.
+const TRIM_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Driver {
+    /// A group without volumes.
+    pub fn new(config: DriverConfig) -> Self {
+        let now = Instant::now();
+        Self {
+            group: config.group,
+            source: config.source,
+            dirs: config.dirs,
+            core: Core::new(config.settings.park),
+            settings: config.settings,
+            ring: config.ring,
+            generation: config.generation,
+            clerk: config.clerk,
+            post: config.post,
+            inbox: config.inbox,
+            link: Link::new(config.port, config.supervisor),
+            progress: Progress::default(),
+            parking: Arc::new(Parking::new()),
+            members: Members::default(),
+            tapped: BTreeMap::new(),
+            adding: Vec::new(),
+            claims: VecDeque::new(),
+            removal: None,
+            barriers: Barriers::new(),
+            lost_since: None,
+            is_over: false,
+            started: now,
+            on_demand: config.on_demand,
+            trimmed: now,
+        }
+    }
+
+    /// Works until the last volume is removed or the tap is told to end.
+    pub fn run(mut self) {
+        if let Err(error) = become_io_flusher() {
+            tracing::warn!(%error, "the group is not an I/O flusher: memory may wait for its disks");
+        }
+        while !self.is_over {
+            match self.inbox.recv_timeout(self.rhythm()) {
+                Ok(input) => self.take(Instant::now(), input),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => unreachable!("we hold the other end"),
+            }
+            self.turn(Instant::now());
+        }
+    }
+
+    /// One turn: inputs, shipper, ring, devices, decisions.
+    pub(super) fn turn(&mut self, now: Instant) {
+        for _ in 0..INPUTS_MAX {
+            let Ok(input) = self.inbox.try_recv() else {
+                break;
+            };
+            self.take(now, input);
+        }
+        self.hear_shipper(now);
+        self.free_room();
+        self.claim_members(now);
+        self.look_at_devices(now);
+        let facts = self.facts(now);
+        self.decide(now, CoreEvent::Observed(facts));
+        self.step_removal(now);
+        self.step_barriers(now);
+        if self.core.is_whole() {
+            self.lost_since = None;
+        }
+        self.trim_logs(now);
+        self.consider_ending(now);
+    }
+
+    /// Tells the core and does what it says.
+    pub(super) fn decide(&mut self, now: Instant, event: CoreEvent) {
+        self.core.handle(now, event);
+        while let Some(output) = self.core.poll() {
+            self.carry_out(now, output);
+        }
+    }
+
+    fn take(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Asked(Asked { request, reply }) => self.answer(now, request, reply),
+            Input::Clerk(done) => self.clerk_done(now, done),
+            Input::Copier(CopierSaid::Copied { index, run }) => {
+                self.decide(now, CoreEvent::Copied { index, run });
+            }
+            Input::Copier(CopierSaid::RereadFailed { index, words }) => {
+                self.decide(now, CoreEvent::RereadFailed { index, words });
+            }
+            Input::Stop => self.end(now),
+        }
+    }
+
+    fn answer(&mut self, now: Instant, request: Request, reply: ReplyTo) {
+        match request {
+            Request::Status => reply.send(Reply::Status(Box::new(self.status(now)))),
+            Request::Add(request) => self.add(request, reply),
+            Request::Remove(request) => self.remove(now, &request, reply),
+            Request::Barrier(request) => {
+                let within = Duration::from_millis(request.timeout_ms);
+                self.barriers.ask(reply, request.wait, now, within);
+            }
+            Request::Forget { volume } => self.forget(&volume, reply),
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant, output: Output) {
+        tracing::debug!(?output, "decided");
+        match output {
+            Output::Close => self.close(now),
+            Output::Reopen(reason) => self.reopen(now, &reason),
+            Output::Claim(index, action) => {
+                self.claims.retain(|claim| claim.index != index);
+                self.claims.push_back(PendingClaim {
+                    index,
+                    action,
+                    since: now,
+                });
+                self.claim_members(now);
+            }
+            Output::GoLive(index) => self.go_live(index),
+            Output::StartCopy(index, run) => self.with_copier(index, |copier| copier.copy(run)),
+            Output::CancelCopy(index) => self.with_copier(index, |copier| copier.cancel()),
+            Output::ReplaceShipper => self.link.replace_shipper(),
+        }
+    }
+
+    /// What was claimed before this is the stream, nothing after it; who waited goes on.
+    fn close(&mut self, now: Instant) {
+        let last = self.ring.close();
+        self.parking.kick();
+        self.claims.clear();
+        self.lost_since.get_or_insert(now);
+        for tapped in self.tapped.values_mut() {
+            tapped.note_loss();
+        }
+        let reason = self.core.reason(now);
+        tracing::error!(%last, reason, "the stream is given up");
+    }
+
+    fn reopen(&mut self, now: Instant, reason: &str) {
+        match records::reopen(&self.ring, reason) {
+            Some(stamp) => {
+                tracing::info!(%stamp, "the stream is taken up again");
+                self.decide(now, CoreEvent::Reopened);
+            }
+            None => self.decide(now, CoreEvent::NotReopened),
+        }
+    }
+
+    /// Claims the member records that wait, in their order, as far as there is room.
+    fn claim_members(&mut self, now: Instant) {
+        while let Some(PendingClaim { index, action, .. }) = self.claims.front() {
+            let (index, action) = (*index, *action);
+            let Some(spec) = self.members.spec(index) else {
+                self.claims.pop_front();
+                continue;
+            };
+            let member = Member {
+                action,
+                spec: spec.clone(),
+            };
+            // A full ring, or one whose shipper is not to be believed, is looked at next turn.
+            let Ok(Some(stamp)) = records::claim_member(&self.ring, &member) else {
+                return;
+            };
+            tracing::info!(volume = %member.spec.name, ?action, %stamp, "member record");
+            self.claims.pop_front();
+            self.decide(
+                now,
+                CoreEvent::Claimed {
+                    index,
+                    action,
+                    stamp,
+                },
+            );
+        }
+    }
+
+    fn with_copier(&mut self, index: VolumeIndex, order: impl FnOnce(&crate::copier::Copier)) {
+        let tapped = self.tapped.get_mut(&index);
+        if let Some(copier) = tapped.and_then(|tapped| tapped.copier.as_ref()) {
+            order(copier);
+        }
+    }
+
+    /// Frees what the receiver holds, and lets the first write in line look for room.
+    fn free_room(&mut self) {
+        // A violation stays in the ring and is among the facts.
+        let _ = self.ring.try_reclaim();
+        self.parking.kick();
+    }
+
+    fn look_at_devices(&mut self, now: Instant) {
+        let mut lost = Vec::new();
+        for (index, tapped) in &mut self.tapped {
+            if tapped.look(now) {
+                lost.push(*index);
+            }
+        }
+        for index in lost {
+            self.decide(now, CoreEvent::FaultsLost { index });
+        }
+    }
+
+    fn facts(&self, now: Instant) -> Facts {
+        let parked = self.parking.oldest_since();
+        let claim = self.claims.front().map(|claim| claim.since);
+        let oldest = parked.into_iter().chain(claim).min();
+        Facts {
+            acked: self.ring.acked(),
+            used_permille: self.ring.usage().permille(),
+            waiting: oldest.map(|since| now.saturating_duration_since(since)),
+            violation: self.ring.violation().map(|violation| violation.to_string()),
+        }
+    }
+
+    fn step_barriers(&mut self, now: Instant) {
+        if self.barriers.is_empty() {
+            return;
+        }
+        let view = barrier::View {
+            is_whole: self.core.is_whole(),
+            is_broken: self.core.mode() == Mode::Broken,
+            captured: self.ring.captured(),
+            acked: self.ring.acked(),
+            applied: self.progress.applied,
+        };
+        for (reply, outcome) in self.barriers.step(now, view) {
+            match outcome {
+                barrier::Outcome::Reached(stamp, passed) => {
+                    let (stamp, seconds) = (stamp.0, passed.as_secs_f64());
+                    reply.send(Reply::Barrier(BarrierReached { stamp, seconds }));
+                }
+                barrier::Outcome::Late(wait, stamp, passed) => {
+                    let text = self.late_barrier(now, wait, stamp, passed);
+                    reply.fail(Failure::late(text));
+                }
+            }
+        }
+    }
+
+    fn late_barrier(
+        &self,
+        now: Instant,
+        wait: Settling,
+        stamp: Option<wire::Stamp>,
+        passed: Duration,
+    ) -> String {
+        let (wait, safe) = match wait {
+            Settling::Durable => ("durable", self.ring.acked()),
+            Settling::Applied => ("applied", self.progress.applied),
+        };
+        let passed = Span(passed);
+        let why = match (self.core.reason(now), self.link.words()) {
+            (reason, _) if !reason.is_empty() => reason,
+            (_, words) => format!("link {words}"),
+        };
+        let mode = self.core.mode();
+        match stamp {
+            Some(stamp) => {
+                format!("stamp {stamp} is not {wait} after {passed}, {safe} is; {why}; mode {mode}")
+            }
+            None => format!("no point after {passed}: {why}; mode {mode}"),
+        }
+    }
+
+    fn rhythm(&self) -> Duration {
+        let is_waited_for = !self.barriers.is_empty()
+            || self.removal.is_some()
+            || !self.adding.is_empty()
+            || !self.claims.is_empty();
+        let is_busy = self.ring.captured() > self.ring.acked() || self.core.mode() != Mode::Async;
+        match () {
+            () if !self.parking.is_empty() => TURN_PARKED,
+            () if is_waited_for => TURN_WAITED_FOR,
+            () if is_busy => TURN_BUSY,
+            () => TURN_IDLE,
+        }
+    }
+
+    fn trim_logs(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.trimmed) >= TRIM_INTERVAL {
+            self.trimmed = now;
+            crate::daemon::trim_log(&self.dirs.tap_log(&self.group));
+            crate::daemon::trim_log(&self.dirs.shipper_log(&self.group));
+        }
+    }
+
+    /// A tap somebody started to add a volume does not stay without one.
+    fn consider_ending(&mut self, now: Instant) {
+        let is_empty = self.tapped.is_empty() && self.adding.is_empty();
+        let is_late = now.saturating_duration_since(self.started) > ADD_PATIENCE;
+        if self.on_demand && is_empty && is_late {
+            self.is_over = true;
+        }
+    }
+
+    /// An add has failed: a tap started for it ends.
+    pub(super) fn end_if_unused(&mut self) {
+        self.is_over |= self.on_demand && self.tapped.is_empty() && self.adding.is_empty();
+    }
+}
+
+impl From<Asked> for Input {
+    fn from(asked: Asked) -> Self {
+        Self::Asked(asked)
+    }
+}

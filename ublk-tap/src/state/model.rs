@@ -1,0 +1,126 @@
+//! The state as values. Pure.
+
+use wire::{Generation, Incarnation, Name, Stamp, TimeMark};
+
+/// State of a group on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The group.
+    pub group: Name,
+    /// The history the receiver says this group belongs to; zero before it has said.
+    pub generation: Generation,
+    /// The newest life of a ring; its counter was written before the ring was made.
+    pub incarnation: Incarnation,
+    /// Volumes this host has ever added to the group and not forgotten, by name.
+    pub volumes: Vec<Registered>,
+}
+
+/// A volume and the disk it is bound to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its name.
+    pub name: Name,
+    /// Identity of its disk.
+    pub identity: String,
+    /// What the disk was last opened as; for texts only.
+    pub path: String,
+    /// Size of the disk.
+    pub size_bytes: u64,
+    /// Logical sector of the disk.
+    pub sector_bytes: u32,
+    /// How it was left.
+    pub rest: Rest,
+}
+
+/// How a volume was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// With everything safe at the receiver and the disk synced.
+    Clean(CleanMark),
+    /// In any other way: it is copied when it comes back.
+    Unclean(Unclean),
+}
+
+/// What proves that nothing needs to be copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CleanMark {
+    /// The life of the ring its `leave` record is in.
+    pub incarnation: Incarnation,
+    /// The stamp of its `leave` record.
+    pub stamp: Stamp,
+    /// Fingerprint of the disk, as text.
+    pub fingerprint: String,
+    /// When.
+    pub at: TimeMark,
+}
+
+/// Why a volume is not clean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Unclean {
+    /// It is live; found by a new tap, the last one was killed.
+    Live = 1,
+    /// It was removed with `--abandon`.
+    Abandoned = 2,
+    /// The tap was stopped before everything was safe.
+    NotDrained = 3,
+    /// The stream was given up and not yet copied again.
+    Broken = 4,
+}
+
+impl State {
+    /// The state of a group that never ran here.
+    ///
+    /// The incarnation counter starts at `seconds` since the epoch and grows by one per start, so
+    /// that a tap whose state file was lost still comes after every life it ever had.
+    pub fn new(group: Name, seconds: u64) -> Self {
+        let incarnation = Incarnation {
+            counter: seconds,
+            id: 0,
+        };
+        let (generation, volumes) = (Generation::default(), Vec::new());
+        Self {
+            group,
+            generation,
+            incarnation,
+            volumes,
+        }
+    }
+
+    /// The volume of this name.
+    pub fn volume(&self, name: &Name) -> Option<&Registered> {
+        self.volumes.iter().find(|volume| volume.name == *name)
+    }
+
+    /// Enters a volume, in place of the one of the same name.
+    pub fn put(&mut self, volume: Registered) {
+        self.forget(&volume.name);
+        self.volumes.push(volume);
+        self.volumes.sort_by(|one, other| one.name.cmp(&other.name));
+    }
+
+    /// Forgets a volume; whether it was known.
+    pub fn forget(&mut self, name: &Name) -> bool {
+        let before = self.volumes.len();
+        self.volumes.retain(|volume| volume.name != *name);
+        self.volumes.len() < before
+    }
+}
+
+impl Unclean {
+    /// The cause with this code.
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        let all = [Self::Live, Self::Abandoned, Self::NotDrained, Self::Broken];
+        all.into_iter().find(|cause| *cause as u8 == code)
+    }
+
+    /// The cause in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Live => "not clean: the tap was killed",
+            Self::Abandoned => "not clean: removed with --abandon",
+            Self::NotDrained => "not clean: stopped before everything was at the receiver",
+            Self::Broken => "not clean: stopped while the stream was given up",
+        }
+    }
+}
