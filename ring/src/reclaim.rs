@@ -55,8 +55,10 @@ impl Reclaimer {
         if let Some(violation) = *violation {
             return Err(violation);
         }
-        let (_, claimed, freed) = map.claimed();
+        // First the page, then the claims: records claimed, shipped and acked between the two loads
+        // would make an honest shipper look as if it ran ahead.
         let acked = page.word(ACKED_WORD).load(Ordering::Acquire);
+        let (_, claimed, freed) = map.claimed();
         match judge(acked, freed, claimed, |stamp| {
             map.state(stamp).done_as(stamp).is_some()
         }) {

@@ -420,3 +420,36 @@ fn write_one_by_one(ring: &Ring, consumer: &Consumer, last: Stamp) {
         ring.notify_consumer();
     }
 }
+
+#[test]
+fn an_honest_shipper_is_never_accused_however_the_tap_is_interrupted() {
+    // The tap once read its claims before the page: whatever was claimed, shipped and acked between
+    // the two made the shipper look as if it had run ahead.
+    let ring = ring_at(1024, 1 << 20, ORIGIN);
+    let consumer = consumer(&ring);
+    let done = AtomicBool::new(false);
+    let fields = RecordFields::write(wire::VolumeIndex(0), 0, 512, false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                match ring.claim(512, TimeMark(1)) {
+                    Ok(claim) => claim.fill(fields).settle(),
+                    Err(ClaimError::Full) => thread::yield_now(),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        scope.spawn(|| {
+            let (mut upto, mut voids) = (consumer.acked(), Vec::new());
+            while !done.load(Ordering::Relaxed) {
+                upto = consumer.settle_scan(upto, 64, &mut voids).unwrap();
+                consumer.set_acked(upto);
+            }
+        });
+        let _end = EndsWithMe(&done);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(4) {
+            ring.try_reclaim().unwrap();
+        }
+    });
+}
