@@ -123,3 +123,30 @@ fn last_line(child: &mut Child) -> String {
         .unwrap_or(last)
         .to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_script(script: &str, within: Duration) -> Result<(), Failure> {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        run(command, within)
+    }
+
+    #[test]
+    fn what_the_shipper_says_last_is_what_the_operator_reads() {
+        let script = "echo log >&2; echo 'ublk-tap-shipper: another size' >&2; exit 3";
+        let failure = run_script(script, Duration::from_secs(10)).unwrap_err();
+        assert_eq!(failure, Failure::refused("another size"));
+        assert!(run_script("exit 0", Duration::from_secs(10)).is_ok());
+        let silent = run_script("exit 9", Duration::from_secs(10)).unwrap_err();
+        assert!(silent.exit == Exit::Failed && silent.text.contains("without a word"));
+    }
+
+    #[test]
+    fn a_shipper_that_does_not_answer_is_not_waited_for() {
+        let failure = run_script("exec sleep 60", Duration::from_millis(50)).unwrap_err();
+        assert_eq!(failure.exit, Exit::Unreachable);
+    }
+}

@@ -44,7 +44,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
 impl ReplyTo {
-    /// An answer, and where it will arrive.
+    /// Where an answer goes, and where it arrives.
     #[cfg(test)]
     pub(crate) fn pair() -> (Self, std::sync::mpsc::Receiver<Reply>) {
         let (post, answer) = sync_channel(1);

@@ -4,6 +4,7 @@
 
 use rustix::mm::MlockAllFlags;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -16,7 +17,7 @@ const ENDING: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
 /// Blocks the signals that end a tap, in this thread and those it starts. Call it first.
 pub(super) fn block_signals() -> io::Result<Signals> {
-    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: needed because no safe interface to signal masks is at hand. `sigemptyset` makes the
     // set whole before anything reads it; the other calls only read and write this set.
     let (failed, set) = unsafe {
@@ -46,17 +47,27 @@ impl Signals {
     }
 }
 
-/// A child that ends when its tap is killed, so that no shipper of a dead tap stays behind.
+/// Makes a child that ends when its tap is killed, so that no shipper of a dead tap stays behind,
+/// and that takes the signals we have blocked for ourselves.
 pub(super) fn die_with_parent(command: &mut Command) {
-    let ask = || {
+    let prepare = || {
+        let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: needed as in `block_signals`; `sigemptyset` makes the set whole before it is read.
+        let failed = unsafe {
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+        };
+        if failed != 0 {
+            return Err(io::Error::from_raw_os_error(failed));
+        }
         Ok(rustix::process::set_parent_process_death_signal(Some(
             TERM,
         ))?)
     };
     // SAFETY: needed because a parent cannot set this for its child. The closure runs in the child
-    // between fork and exec and makes one system call: it allocates nothing and takes no lock.
+    // between fork and exec and makes two system calls: it allocates nothing and takes no lock.
     unsafe {
-        command.pre_exec(ask);
+        command.pre_exec(prepare);
     }
 }
 

@@ -264,7 +264,8 @@ impl Driver {
                 tapped.front = None;
             }
         }
-        if removal.departure.is_late(now) && removal.manner == Manner::Ending {
+        let is_late = removal.departure.is_late(now);
+        if is_late && removal.manner == Manner::Ending && !self.parking.is_empty() {
             // Writes that wait for room would hold their device.
             self.decide(
                 now,

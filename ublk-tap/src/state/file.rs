@@ -173,7 +173,7 @@ impl StateError {
 
 /// Makes the file whole before it has its name: both slots written, all of it synced.
 fn create(path: &Path, state: &State) -> Result<(), StateError> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
     fs::create_dir_all(dir).map_err(io_error("make the directory of", path))?;
     let fresh = dir.join(format!(".{}.state.new", state.group));
     let written = write_fresh(&fresh, state).and_then(|()| fs::rename(&fresh, path));
