@@ -36,7 +36,6 @@ fn ask(dirs: &Dirs, args: &AddArgs, disk: &Path) -> Result<Added, Failure> {
         queues: args.queues,
         depth: args.depth,
         ring_bytes: args.ring_size.map(|size| size.0),
-        timeout_ms: u64::try_from(args.timeout.0.as_millis()).unwrap_or(u64::MAX),
     });
     for _ in 0..TRIES_MAX {
         match ask_once(dirs, args, &request)? {

@@ -4,15 +4,16 @@ use super::args::{RemoveArgs, Target};
 use super::exit::Failure;
 use super::{look, say};
 use crate::control::{RemoveRequest, Removed, Reply, Request};
-use crate::daemon::GroupLock;
+use crate::daemon::{GroupLock, live_pid};
 use crate::group::clerk::of_state;
 use crate::settings::Dirs;
 use crate::state::{State, StateFile};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::Name;
 
 /// What the answer may take beyond the time the operator gives.
 const GRACE: Duration = Duration::from_secs(35);
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Takes volumes down, or forgets one that is not tapped.
 pub(super) fn remove(dirs: &Dirs, args: &RemoveArgs) -> Result<(), Failure> {
@@ -26,8 +27,22 @@ pub(super) fn remove(dirs: &Dirs, args: &RemoveArgs) -> Result<(), Failure> {
     });
     let within = args.timeout.0 + GRACE;
     match look::ask_running(dirs, &args.target.group, &request, within)? {
-        Reply::Removed(removed) => say(&told(&removed)),
+        Reply::Removed(removed) => {
+            if removed.is_last {
+                // Whoever adds next finds no tap that is just ending.
+                await_gone(dirs, &args.target.group);
+            }
+            say(&told(&removed))
+        }
         other => Err(look::unexpected(other)),
+    }
+}
+
+/// Waits until the tap of a group is gone, socket and lock.
+fn await_gone(dirs: &Dirs, group: &Name) {
+    let deadline = Instant::now() + GRACE;
+    while live_pid(dirs, group).is_some() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 

@@ -56,8 +56,8 @@ impl Client {
             return Err(ClientError::Failed(error));
         }
         match line::receive(&self.socket, within) {
+            Ok(Some(Reply::Ending) | None) => Err(ClientError::Ended),
             Ok(Some(reply)) => Ok(reply),
-            Ok(None) => Err(ClientError::Ended),
             Err(error) => Err(match error.kind() {
                 io::ErrorKind::TimedOut => ClientError::Silent(within),
                 io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => ClientError::Ended,

@@ -38,8 +38,6 @@ pub struct AddRequest {
     pub depth: Option<u16>,
     /// Ring size the operator insists on.
     pub ring_bytes: Option<u64>,
-    /// How long it may take.
-    pub timeout_ms: u64,
 }
 
 /// Take volumes down.
@@ -90,6 +88,8 @@ pub enum Reply {
     Forgotten,
     /// To any request.
     Failed(Failure),
+    /// To any request that comes too late: ask the next tap.
+    Ending,
 }
 
 /// A disk is wrapped.
@@ -114,6 +114,8 @@ pub struct Removed {
     pub clean: bool,
     /// What was given up, in words; empty if nothing was.
     pub given_up: String,
+    /// They were the last, and the tap ends.
+    pub is_last: bool,
 }
 
 /// Everything up to a stamp is safe.

@@ -3,6 +3,8 @@
 use super::line;
 use super::message::{Reply, Request};
 use crate::cli::{Exit, Failure};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -25,7 +27,11 @@ pub struct Asked {
 
 /// Where an answer goes. Dropped without one, the asker is told that the tap is ending.
 #[derive(Debug)]
-pub struct ReplyTo(SyncSender<Reply>);
+pub struct ReplyTo {
+    post: SyncSender<Reply>,
+    asker: Option<i32>,
+    is_gone: Arc<AtomicBool>,
+}
 
 /// The listening socket; it goes away with this.
 #[derive(Debug)]
@@ -40,6 +46,8 @@ pub struct Server {
 const CONNECTIONS_MAX: usize = 16;
 /// How long an asker may take to say what it wants.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it is looked whether an asker still waits.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the last answers may take to leave.
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -48,13 +56,32 @@ impl ReplyTo {
     #[cfg(test)]
     pub(crate) fn pair() -> (Self, std::sync::mpsc::Receiver<Reply>) {
         let (post, answer) = sync_channel(1);
-        (Self(post), answer)
+        let is_gone = Arc::default();
+        let asker = None;
+        (
+            Self {
+                post,
+                asker,
+                is_gone,
+            },
+            answer,
+        )
+    }
+
+    /// The process that asks, if it is known.
+    pub fn asker(&self) -> Option<i32> {
+        self.asker
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
     }
 
     /// Answers.
     pub fn send(self, reply: Reply) {
         // An asker that has gone away needs no answer.
-        let _ = self.0.send(reply);
+        let _ = self.post.send(reply);
     }
 
     /// Answers that it was not done.
@@ -150,13 +177,35 @@ fn answer<T: From<Asked>>(socket: &UnixStream, has_place: bool, inbox: &Sender<T
         }
     };
     let (post, answer) = sync_channel(1);
-    let asked = Asked {
-        request,
-        reply: ReplyTo(post),
+    let is_gone = Arc::new(AtomicBool::new(false));
+    let reply = ReplyTo {
+        post,
+        asker: pid_of(socket),
+        is_gone: Arc::clone(&is_gone),
     };
-    let sent = inbox.send(asked.into()).is_ok();
-    let reply = if sent { answer.recv().ok() } else { None };
-    reply.unwrap_or_else(|| Reply::Failed(Failure::failed("the tap is ending; try again")))
+    if inbox.send(Asked { request, reply }.into()).is_err() {
+        return Reply::Ending;
+    }
+    loop {
+        match answer.recv_timeout(LOOK_INTERVAL) {
+            Ok(reply) => return reply,
+            Err(RecvTimeoutError::Timeout) if has_hung_up(socket) => {
+                is_gone.store(true, Ordering::Release);
+                return Reply::Ending;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Reply::Ending,
+        }
+    }
+}
+
+/// Whether the asker waits no longer: a place is not kept for him then.
+fn has_hung_up(socket: &UnixStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    matches!(
+        rustix::net::recv(socket, &mut [0_u8; 1], flags),
+        Ok((0, _)) | Err(Errno::CONNRESET)
+    )
 }
 
 fn may_ask(socket: &UnixStream) -> bool {
@@ -164,6 +213,11 @@ fn may_ask(socket: &UnixStream) -> bool {
         return false;
     };
     peer.uid.is_root() || peer.uid == rustix::process::geteuid()
+}
+
+fn pid_of(socket: &UnixStream) -> Option<i32> {
+    let peer = rustix::net::sockopt::socket_peercred(socket).ok()?;
+    Some(peer.pid.as_raw_nonzero().get())
 }
 
 /// One of the bounded places for requests.

@@ -56,8 +56,8 @@ fn an_asker_whose_request_is_dropped_learns_that_the_tap_ends() {
     let place = place();
     let asker = ask(place.path.clone(), Request::Status);
     drop(place.inbox.recv().unwrap());
-    let reply = asker.join().unwrap().unwrap();
-    assert!(matches!(reply, Reply::Failed(failure) if failure.text.contains("ending")));
+    let ended = asker.join().unwrap().unwrap_err();
+    assert!(matches!(ended, ClientError::Ended), "{ended}");
 }
 
 #[test]
@@ -98,11 +98,26 @@ fn more_askers_than_places_are_turned_away_not_queued() {
     assert!(matches!(reply, Reply::Failed(failure) if failure.exit == Exit::Failed));
     drop(held);
     for asker in waiting {
-        asker.join().unwrap().unwrap();
+        assert!(matches!(asker.join().unwrap(), Err(ClientError::Ended)));
     }
     let again = ask(place.path.clone(), Request::Status);
     drop(place.inbox.recv().unwrap());
-    again.join().unwrap().unwrap();
+    assert!(matches!(again.join().unwrap(), Err(ClientError::Ended)));
+}
+
+#[test]
+fn an_asker_who_hangs_up_is_noticed() {
+    let place = place();
+    let mut socket = UnixStream::connect(&place.path).unwrap();
+    socket.write_all(b"{\"verb\":\"status\"}\n").unwrap();
+    let asked = place.inbox.recv().unwrap();
+    assert!(!asked.reply.is_gone());
+    drop(socket);
+    let start = std::time::Instant::now();
+    while !asked.reply.is_gone() {
+        assert!(start.elapsed() < Duration::from_secs(10), "nobody notices");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

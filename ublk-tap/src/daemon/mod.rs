@@ -7,12 +7,13 @@
 
 mod lock;
 mod log;
+mod namespace;
 mod spawn;
 mod system;
 
 pub use lock::{GroupLock, LockError, live_pid};
 pub use log::trim as trim_log;
-pub use spawn::{Spawned, spawn};
+pub use spawn::{Spawned, await_end, spawn};
 
 use crate::cli::{Exit, Failure};
 use crate::control::Server;
@@ -26,6 +27,7 @@ use ring::{CreateError, Ring, RingConfig};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -68,7 +70,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     refuse_dead_devices(&options.group)?;
     make_run_dir(&options.dirs, &options.group)?;
     let lock = GroupLock::take(&options.dirs, &options.group).map_err(|e| of_lock(&e))?;
-    system::isolate();
+    isolate(&options.dirs);
     let state = next_life(options)?;
     let made = make_ring(options, &settings, &state);
     let ring = match made {
@@ -93,6 +95,22 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         None => drop(lock),
     }
     result
+}
+
+/// Sets the process apart. What is missing of it is said in the log; the tap works without.
+fn isolate(dirs: &Dirs) {
+    let own = std::env::current_exe().ok();
+    let shipper = Program::find()
+        .ok()
+        .map(|program| program.path().to_owned());
+    let places = [&dirs.config, &dirs.state, &dirs.run, &dirs.dev]
+        .into_iter()
+        .cloned();
+    let needed: Vec<PathBuf> = places.chain(own).chain(shipper).collect();
+    if let Err(error) = namespace::enter(&needed) {
+        tracing::warn!(%error, "no mount namespace of our own");
+    }
+    system::stay_in_memory();
 }
 
 /// The settings, with what the command line says.

@@ -1,5 +1,6 @@
 //! Starting a tap in the background, and hearing why it did not start.
 
+use super::{clear_run_dir, live_pid};
 use crate::cli::Failure;
 use crate::control::{Client, ClientError};
 use crate::settings::Dirs;
@@ -10,10 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use wire::Name;
 
-/// A tap that was started and answers.
+/// A tap that answers, and was started for it unless somebody else was faster.
 #[derive(Debug)]
 pub struct Spawned {
-    child: Child,
+    child: Option<Child>,
 }
 
 /// How long a tap may take to answer.
@@ -26,17 +27,30 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 ///
 /// It logs to `RUN/GROUP/tap.log`. If it ends instead, its failure is ours.
 pub fn spawn(dirs: &Dirs, group: &Name, ring_bytes: Option<u64>) -> Result<Spawned, Failure> {
-    let mut child = start(dirs, group, ring_bytes)
-        .map_err(|error| Failure::of_io("start the tap in the background", &error))?;
+    await_end(dirs, group);
+    let started = start(dirs, group, ring_bytes);
+    let mut child =
+        started.map_err(|error| Failure::of_io("start the tap in the background", &error))?;
     let deadline = Instant::now() + START_PATIENCE;
+    let mut failure = None;
     loop {
         match Client::connect(&dirs.control_socket(group)) {
-            Ok(_) => return Ok(Spawned { child }),
+            Ok(_) => {
+                let child = failure.is_none().then_some(child);
+                return Ok(Spawned { child });
+            }
             Err(ClientError::NotRunning) => {}
             Err(error) => return Err(Failure::failed(error.to_string())),
         }
-        if let Ok(Some(_)) = child.try_wait() {
-            return Err(why(&mut child));
+        if failure.is_none() && matches!(child.try_wait(), Ok(Some(_))) {
+            failure = Some(why(&mut child));
+        }
+        // Another one that has the lock may be ours to use in a moment.
+        if let Some(failure) = &failure
+            && live_pid(dirs, group).is_none()
+        {
+            clear_run_dir(dirs, group);
+            return Err(failure.clone());
         }
         if Instant::now() >= deadline {
             let log = dirs.tap_log(group);
@@ -47,11 +61,21 @@ pub fn spawn(dirs: &Dirs, group: &Name, ring_bytes: Option<u64>) -> Result<Spawn
     }
 }
 
+/// Waits for a tap that is just ending, which no longer listens but still has its lock.
+pub fn await_end(dirs: &Dirs, group: &Name) {
+    let deadline = Instant::now() + END_PATIENCE;
+    let listens = || Client::connect(&dirs.control_socket(group)).is_ok();
+    while live_pid(dirs, group).is_some() && !listens() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
 impl Spawned {
     /// Waits for a tap that could not be used to end, so that it leaves nothing behind.
-    pub fn await_end(mut self) {
+    pub fn await_end(self) {
+        let Some(mut child) = self.child else { return };
         let deadline = Instant::now() + END_PATIENCE;
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(LOOK_INTERVAL);
         }
     }

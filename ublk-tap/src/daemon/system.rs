@@ -73,38 +73,12 @@ pub(super) fn die_with_parent(command: &mut Command) {
 
 const TERM: rustix::process::Signal = rustix::process::Signal::TERM;
 
-/// Sets the process apart: its own mount namespace, its memory locked. What is missing of it is
-/// said in the log; the tap works without.
-pub(super) fn isolate() {
-    if let Err(error) = own_mount_namespace() {
-        tracing::warn!(%error, "no mount namespace of our own");
-    }
+/// Keeps the process in memory. What is missing of it is said in the log; the tap works without.
+pub(super) fn stay_in_memory() {
     // Pages are locked when they are first touched: what a thread never uses of its stack stays
     // unused.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if let Err(error) = rustix::mm::mlockall(flags) {
         tracing::warn!(%error, "memory is not locked: it may be swapped to our own disks");
-    }
-}
-
-/// A daemon that is the last process of a namespace in which its own device is mounted waits for
-/// itself when it ends. In a namespace of our own nobody mounts anything.
-///
-/// Mounts and unmounts of the host still reach it: else a disk unmounted later would stay busy
-/// here. See `docs/decisions/mount-namespace.md`.
-fn own_mount_namespace() -> io::Result<()> {
-    let root = c"/".as_ptr();
-    let (none, flags) = (std::ptr::null(), libc::MS_REC | libc::MS_SLAVE);
-    // SAFETY: needed because neither the standard library nor the enabled parts of rustix have
-    // these calls. They take a path that lives as long as the program and null for what they do
-    // not use; no thread but ours runs yet.
-    let failed = unsafe {
-        libc::unshare(libc::CLONE_NEWNS) != 0
-            || libc::mount(none, root, none, flags, std::ptr::null()) != 0
-    };
-    if failed {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
     }
 }

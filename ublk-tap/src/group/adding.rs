@@ -20,12 +20,15 @@ impl Driver {
     pub(super) fn add(&mut self, request: AddRequest, reply: ReplyTo) {
         match self.adding_of(&request) {
             Ok((volume, shape)) => {
+                let (disk, asker) = (request.disk, reply.asker());
                 self.post_job(Job::Open {
-                    disk: request.disk,
+                    disk: disk.clone(),
+                    asker,
                     volume: volume.clone(),
                 });
                 self.adding.push(Adding {
                     volume,
+                    path: disk,
                     shape,
                     reply,
                 });
@@ -47,7 +50,7 @@ impl Driver {
             return Err(Failure::refused(text));
         }
         if let Some(tapped) = self.tapped.values().find(|tapped| tapped.name == volume) {
-            let disk = tapped.disk.path().display();
+            let disk = tapped.path.display();
             let text = format!("{group}/{volume} is tapped already, over {disk}");
             return Err(Failure::refused(text));
         }
@@ -107,21 +110,18 @@ impl Driver {
             }
             return;
         };
-        let Adding {
-            volume,
-            shape,
-            reply,
-        } = self.adding.remove(position);
+        let adding = self.adding.remove(position);
         let opened = match result {
             Ok(opened) => opened,
             Err(failure) => {
-                reply.fail(failure);
+                adding.reply.fail(failure);
                 return self.end_if_unused();
             }
         };
         let start = opened.start.clone();
         let before = opened.before.clone();
-        let tapped = Tapped::new(volume.clone(), opened, shape, reply);
+        let volume = adding.volume.clone();
+        let tapped = Tapped::new(adding, opened);
         match self.enter(tapped) {
             Ok(index) => {
                 tracing::info!(%volume, ?start, "added");

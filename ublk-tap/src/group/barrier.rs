@@ -72,6 +72,11 @@ impl<T> Barriers<T> {
         self.waiting.is_empty()
     }
 
+    /// Forgets those who wait no longer.
+    pub fn retain(&mut self, still_waits: impl Fn(&T) -> bool) {
+        self.waiting.retain(|waiting| still_waits(&waiting.asker));
+    }
+
     /// Those whose wait is over.
     pub fn step(&mut self, now: Instant, view: View) -> Vec<(T, Outcome)> {
         let mut over = Vec::new();

@@ -27,6 +27,8 @@ pub enum Job {
     Open {
         /// The disk.
         disk: PathBuf,
+        /// The process that wants it, whose paths are meant.
+        asker: Option<i32>,
         /// Name of the volume.
         volume: Name,
     },
@@ -150,8 +152,12 @@ impl Clerk {
 
     fn done(&mut self, job: Job) -> Option<Done> {
         Some(match job {
-            Job::Open { disk, volume } => {
-                let result = self.open(&disk, &volume);
+            Job::Open {
+                disk,
+                asker,
+                volume,
+            } => {
+                let result = self.open(&disk, asker, &volume);
                 Done::Opened { volume, result }
             }
             Job::Start(config) => {
@@ -180,24 +186,24 @@ impl Clerk {
         })
     }
 
-    fn open(&mut self, path: &Path, volume: &Name) -> Result<Opened, Failure> {
+    fn open(&mut self, path: &Path, asker: Option<i32>, volume: &Name) -> Result<Opened, Failure> {
         self.fronts.check().map_err(|error| of_device(&error))?;
-        let disk = Disk::open(path, DISK_PATIENCE).map_err(|error| of_disk(&error))?;
+        let seen = as_seen_by(asker, path);
+        let disk = Disk::open(&seen, DISK_PATIENCE).map_err(|error| of_disk(&error))?;
         check_disk(&self.dirs, self.state.state(), volume, &disk)?;
         let before = self.state.state().volume(volume).cloned();
         let start = start_of(before.as_ref(), &disk)?;
         let entry = Registered {
             name: volume.clone(),
             identity: disk.identity().to_owned(),
-            path: disk.path().display().to_string(),
+            path: path.display().to_string(),
             size_bytes: disk.size_bytes(),
             sector_bytes: disk.sector_bytes(),
             rest: Rest::Unclean(Unclean::Live),
         };
         // The clean mark is gone, durably, before the first write can come.
-        self.state
-            .update(|state| state.put(entry))
-            .map_err(|error| of_state(&error))?;
+        let entered = self.state.update(|state| state.put(entry));
+        entered.map_err(|error| of_state(&error))?;
         Ok(Opened {
             disk: Arc::new(disk),
             start,
@@ -283,6 +289,23 @@ impl Clerk {
 
     fn group(&self) -> &Name {
         &self.state.state().group
+    }
+}
+
+/// The disk as the asker sees it: a file may be on a filesystem that is not mounted for us.
+fn as_seen_by(asker: Option<i32>, path: &Path) -> PathBuf {
+    let Some(asker) = asker else {
+        return path.to_owned();
+    };
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let theirs = Path::new("/proc")
+        .join(asker.to_string())
+        .join("root")
+        .join(relative);
+    let key = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    match (key(path), key(&theirs)) {
+        (ours, Some(found)) if ours != Some(found) => theirs,
+        _ => path.to_owned(),
     }
 }
 

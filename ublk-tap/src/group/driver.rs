@@ -21,6 +21,7 @@ use crate::shipper::{Port, Supervisor};
 use ring::Ring;
 use ring::handoff::Progress;
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -98,6 +99,8 @@ pub struct Driver {
 /// A disk being opened.
 pub(super) struct Adding {
     pub(super) volume: Name,
+    /// The disk, as the operator calls it.
+    pub(super) path: PathBuf,
     pub(super) shape: crate::device::Shape,
     pub(super) reply: ReplyTo,
 }
@@ -121,6 +124,8 @@ const TURN_IDLE: Duration = Duration::from_millis(50);
 const INPUTS_MAX: usize = 256;
 /// How long a tap started by `add` waits for it.
 const ADD_PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for an answer.
+const WAIT_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// How often the logs are looked at.
 const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -222,7 +227,7 @@ impl Driver {
             Request::Add(request) => self.add(request, reply),
             Request::Remove(request) => self.remove(now, &request, reply),
             Request::Barrier(request) => {
-                let within = Duration::from_millis(request.timeout_ms);
+                let within = wait_of(request.timeout_ms);
                 self.barriers.ask(reply, request.wait, now, within);
             }
             Request::Forget { volume } => self.forget(&volume, reply),
@@ -344,6 +349,7 @@ impl Driver {
         if self.barriers.is_empty() {
             return;
         }
+        self.barriers.retain(|reply| !reply.is_gone());
         let view = barrier::View {
             is_whole: self.core.is_whole(),
             is_broken: self.core.mode() == Mode::Broken,
@@ -425,6 +431,11 @@ impl Driver {
     pub(super) fn end_if_unused(&mut self) {
         self.is_over |= self.on_demand && self.tapped.is_empty() && self.adding.is_empty();
     }
+}
+
+/// How long an operator wants to wait: bounded, so that no sum of times overflows.
+pub(super) fn wait_of(millis: u64) -> Duration {
+    Duration::from_millis(millis).min(WAIT_MAX)
 }
 
 impl From<Asked> for Input {

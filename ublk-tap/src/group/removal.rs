@@ -3,7 +3,7 @@
 use super::clerk::{Job, Leaver, Left};
 use super::core::{CoreEvent, Mode};
 use super::departure::{Departure, Manner, Step, View, Why};
-use super::driver::Driver;
+use super::driver::{Driver, wait_of};
 use super::volume::Place;
 use crate::cli::{Exit, Failure};
 use crate::control::{RemoveRequest, Removed, Reply, ReplyTo};
@@ -36,7 +36,7 @@ impl Driver {
         } else {
             Manner::Whole
         };
-        let deadline = now + Duration::from_millis(request.timeout_ms);
+        let deadline = now + wait_of(request.timeout_ms);
         let volumes = match self.targets(request.volume.as_deref()) {
             Ok(volumes) => volumes,
             Err(failure) => return reply.fail(failure),
@@ -147,10 +147,13 @@ impl Driver {
         } else {
             removal.stake.clone()
         };
+        let is_last = self.tapped.is_empty() && self.adding.is_empty();
+        self.is_over |= is_last;
         let removed = Removed {
             volumes,
             clean: is_clean,
             given_up,
+            is_last,
         };
         let unexpected = !is_clean && removal.manner == Manner::Whole;
         let result = match failure {
@@ -158,7 +161,6 @@ impl Driver {
             None if unexpected => Err(self.broke_meanwhile(now, &removed)),
             None => Ok(removed),
         };
-        self.is_over |= self.tapped.is_empty() && self.adding.is_empty();
         answer(&mut removal, result);
     }
 
@@ -355,9 +357,13 @@ impl Driver {
                 );
                 Failure::refused(text)
             }
+            Why::NotDrained if self.ring.acked() == self.ring.captured() => Failure::late(format!(
+                "{what}: the receiver cannot confirm it (link {link}); wait for it, or remove \
+                     with --abandon"
+            )),
             Why::NotDrained => Failure::late(format!(
-                "{what}: {stake}, are not at the receiver (link {link}); wait for it, or give them \
-                 up with --abandon"
+                "{what}: {stake}, are not at the receiver (link {link}); wait for it, or give \
+                 them up with --abandon"
             )),
             Why::Busy => Failure::late(format!(
                 "{what}: requests are still waiting for the disk; it goes on, see `ublk-tap status \

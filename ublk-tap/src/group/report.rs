@@ -75,7 +75,7 @@ impl Driver {
                 .as_ref()
                 .map(|front| front.path().display().to_string()),
             link: link.display().to_string(),
-            disk: tapped.disk.path().display().to_string(),
+            disk: tapped.path.display().to_string(),
             identity: tapped.disk.identity().into(),
             size_bytes: total_bytes,
             state: state.into(),

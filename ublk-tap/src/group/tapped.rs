@@ -1,6 +1,7 @@
 //! A volume as the driver holds it.
 
 use super::clerk::Opened;
+use super::driver::Adding;
 use super::front::Front;
 use super::rate::Rate;
 use crate::control::ReplyTo;
@@ -17,6 +18,8 @@ use wire::Name;
 /// A volume and everything that belongs to it.
 pub(super) struct Tapped {
     pub(super) name: Name,
+    /// The disk, as the operator calls it.
+    pub(super) path: PathBuf,
     pub(super) disk: Arc<Disk>,
     pub(super) ranges: Arc<RangeTable>,
     pub(super) shape: Shape,
@@ -36,17 +39,18 @@ pub(super) struct Tapped {
 }
 
 impl Tapped {
-    pub(super) fn new(name: Name, opened: Opened, shape: Shape, asker: ReplyTo) -> Self {
+    pub(super) fn new(adding: Adding, opened: Opened) -> Self {
         Self {
-            name,
+            name: adding.volume,
+            path: adding.path,
             disk: opened.disk,
             ranges: Arc::new(RangeTable::new()),
-            shape,
+            shape: adding.shape,
             copier: None,
             front: None,
             link: PathBuf::new(),
             before: opened.before,
-            asker: Some(asker),
+            asker: Some(adding.reply),
             stats: Stats::default(),
             rate: Rate::default(),
             uncaptured_before: 0,

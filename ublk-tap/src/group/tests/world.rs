@@ -225,7 +225,6 @@ impl Tap {
             queues: None,
             depth: None,
             ring_bytes: None,
-            timeout_ms: 10_000,
         }));
         match reply {
             Reply::Added(added) => Ok(added),
