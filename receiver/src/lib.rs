@@ -13,6 +13,8 @@ pub mod fold;
 pub mod intake;
 pub mod journal;
 pub mod points;
+pub mod serve;
+pub mod session;
 pub mod target;
 
 mod aligned;

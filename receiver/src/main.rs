@@ -1,8 +1,8 @@
 //! `ublk-tap-receiver`: see [`receiver::cli`].
 
-use receiver::cli::{self, Failure};
+use receiver::{cli, serve};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main(|_settings, _catalog| Err(Failure::failed("this build cannot serve yet")))
+    cli::main(serve::run)
 }

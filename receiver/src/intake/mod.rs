@@ -58,6 +58,8 @@ pub struct Intake {
     usable: Stamp,
     closed: Option<Stamp>,
     copied_bytes: BTreeMap<VolumeIndex, u64>,
+    taken_records: u64,
+    taken_bytes: u64,
 }
 
 /// Where a stream begins for this process: what is in the base already.
@@ -138,6 +140,8 @@ impl Intake {
             usable: base.applied,
             closed: None,
             copied_bytes: BTreeMap::new(),
+            taken_records: 0,
+            taken_bytes: 0,
         }
     }
 
@@ -165,6 +169,8 @@ impl Intake {
         self.received
             .insert(stamp)
             .map_err(|_| Violation::TooScattered { stamp })?;
+        self.taken_records += 1;
+        self.taken_bytes += u64::from(header.payload_bytes);
         Ok(Receipt::New)
     }
 
@@ -196,7 +202,7 @@ impl Intake {
 
     /// What is lost, if the source holds nothing before `oldest`.
     pub fn loss(&self, oldest: Stamp) -> Option<StreamLost> {
-        let held = self.index.prefix().min(self.settling.durable());
+        let held = self.settled_prefix();
         let reason = format!(
             "the receiver has lost what follows record {held}, and the source holds only record \
              {oldest} and later"
@@ -254,7 +260,7 @@ impl Intake {
     /// What has become usable since the last time.
     pub fn advance(&mut self) -> Vec<Progress> {
         let mut progress: Vec<Progress> = self.late.drain(..).collect();
-        let settled = self.index.prefix().min(self.settling.durable());
+        let settled = self.settled_prefix();
         let target = settled.min(self.closed.unwrap_or(settled));
         while self.usable < target {
             let next = self.notes.first_key_value().map(|(stamp, _)| *stamp);
@@ -331,6 +337,16 @@ impl Intake {
             && !self.settling.is_under_way()
     }
 
+    /// Time of the record at `stamp`, or of the last one before it.
+    pub fn mark_at(&self, stamp: Stamp) -> TimeMark {
+        self.index.mark_at(stamp)
+    }
+
+    /// What is durable and settled, seen or not.
+    pub fn settled_prefix(&self) -> Stamp {
+        self.index.prefix().min(self.settling.durable())
+    }
+
     /// Where the stream ended, if a newer incarnation has come.
     pub fn closed(&self) -> Option<Stamp> {
         self.closed
@@ -349,6 +365,11 @@ impl Intake {
             .and_then(|index| self.copied_bytes.get(&index))
             .copied()
             .unwrap_or(0)
+    }
+
+    /// Mean payload of the records received so far, in bytes.
+    pub fn record_bytes_mean(&self) -> u64 {
+        self.taken_bytes.checked_div(self.taken_records).unwrap_or(0)
     }
 
     /// Stamp of the record that lies at `at`.

@@ -302,6 +302,20 @@ fn a_void_record_is_there_without_effect_and_a_void_join_did_not_happen() {
 }
 
 #[test]
+fn a_void_stamp_whose_record_was_damaged_stays_void_when_the_record_comes_again() {
+    let mut intake = intake();
+    for stamp in [1, 3] {
+        intake.durable(stored(header(stamp), &[]));
+    }
+    intake.durable(Durable::Settle(mark(0, 3, &[2])));
+    take(&mut intake, header(2), &[]);
+    intake.advance();
+    let void: Vec<_> =
+        intake.records(Stamp::ZERO, Stamp(9)).map(|(_, slot)| slot.is_void()).collect();
+    assert_eq!(void, [false, true, false]);
+}
+
+#[test]
 fn members_and_gaps_are_told_between_what_lies_before_and_after_them() {
     let mut intake = intake();
     take(&mut intake, header(1), &[]);

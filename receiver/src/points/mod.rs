@@ -97,6 +97,9 @@ impl Points {
             changes: VecDeque::new(),
             wanted: VecDeque::new(),
         };
+        if !points.volumes.values().any(|volume| volume.counts) {
+            points.point = None;
+        }
         if let Some(reason) = points.inexact() {
             points.freeze(horizon, &reason);
         }
@@ -181,6 +184,27 @@ impl Points {
             volume: None,
             reason: reason.into(),
         });
+    }
+
+    /// What follows the base is gone, and with it how the volumes went on from there: all that
+    /// counts in `states` must be copied; `point` is what the base holds.
+    pub fn doubt_base(
+        &mut self,
+        point: Option<PointRecord>,
+        states: &BTreeMap<Name, VolumeState>,
+        reason: &str,
+    ) {
+        self.reset(reason);
+        for (name, state) in states {
+            if counts_as(*state) {
+                let volume = Volume { state: VolumeState::Doubt, counts: true };
+                self.volumes.insert(name.clone(), volume);
+            }
+        }
+        if self.inexact().is_some() {
+            self.point = point;
+            self.freeze(Stamp::ZERO, reason);
+        }
     }
 
     /// The operator has removed the volume: it holds nothing any more.
@@ -424,7 +448,7 @@ fn inexact_state(counts: bool) -> VolumeState {
 }
 
 /// Whether a volume in this state at a complete point, or at the start of an incarnation, counts.
-fn counts_as(state: VolumeState) -> bool {
+pub fn counts_as(state: VolumeState) -> bool {
     match state {
         VolumeState::Absent | VolumeState::Copying { first: true, .. } => false,
         VolumeState::Copying { first: false, .. }

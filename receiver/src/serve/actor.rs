@@ -1,0 +1,193 @@
+//! Actor: the thread that owns one [`Group`] and carries out what it asks for.
+
+use super::group::{Event, Group, HoldId, Now, Output, SessionId};
+use super::hub::{Handle, Hub, Room, Said, Told};
+use super::wall_clock;
+use super::worker::Work;
+use crate::journal::{Batch, Entry};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+use wire::{Name, Stamp, VolumeName};
+
+/// Longest time between two looks at the clock.
+const TICK: Duration = Duration::from_secs(1);
+/// Most messages taken before the source hears how far things are.
+const TURN_MAX: usize = 64;
+
+struct Actor {
+    hub: Arc<Hub>,
+    group: Group,
+    handle: Handle,
+    begun: Instant,
+    sessions: BTreeMap<SessionId, UnboundedSender<Said>>,
+    holds: BTreeMap<HoldId, SyncSender<Result<Stamp, String>>>,
+    removals: BTreeMap<Name, SyncSender<()>>,
+    stop: Option<SyncSender<()>>,
+    /// Room of the records being handled: the journal keeps it until they are durable.
+    room: Option<Room>,
+    stopped: bool,
+}
+
+/// Starts the thread.
+pub(super) fn spawn(
+    hub: Arc<Hub>,
+    group: Group,
+    told: Receiver<Told>,
+    handle: Handle,
+) -> io::Result<JoinHandle<()>> {
+    let name = format!("group {}", group.name());
+    let mut actor = Actor {
+        hub,
+        group,
+        handle,
+        begun: Instant::now(),
+        sessions: BTreeMap::new(),
+        holds: BTreeMap::new(),
+        removals: BTreeMap::new(),
+        stop: None,
+        room: None,
+        stopped: false,
+    };
+    std::thread::Builder::new().name(name).spawn(move || actor.run(&told))
+}
+
+impl Actor {
+    fn run(&mut self, told: &Receiver<Told>) {
+        while !self.stopped {
+            match told.recv_timeout(self.patience()) {
+                Ok(first) => {
+                    self.take(first);
+                    let more = std::iter::from_fn(|| told.try_recv().ok());
+                    for next in more.take(TURN_MAX) {
+                        self.take(next);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.event(Event::Tick),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.acknowledge();
+        }
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        let deadline = self.group.deadline().unwrap_or(Duration::MAX);
+        deadline.saturating_sub(self.begun.elapsed()).clamp(Duration::from_millis(1), TICK)
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: wall_clock(), up: self.begun.elapsed() }
+    }
+
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Event(event) => self.event(event),
+            Told::Records(session, records, room) => {
+                self.room = Some(room);
+                self.event(Event::Records(session, records));
+                self.room = None;
+            }
+            Told::Attach(session, say) => {
+                self.sessions.insert(session, say);
+            }
+            Told::Probe(hello, answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.group.objection(&hello));
+            }
+            Told::Status(answer) => {
+                let _ = answer.try_send(self.group.status(self.now()));
+            }
+            Told::Hold(hold, volume, answer) => {
+                self.holds.insert(hold, answer);
+                self.event(Event::Hold(hold, volume));
+            }
+            Told::Remove(volume, answer) => {
+                self.removals.insert(volume.clone(), answer);
+                self.event(Event::Removing(volume));
+            }
+            Told::Stop(answer) => {
+                self.stop = Some(answer);
+                self.event(Event::Stop);
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        if let Event::Ended(session) = &event {
+            self.sessions.remove(session);
+        }
+        let now = self.now();
+        self.group.handle(now, event);
+        while let Some(output) = self.group.poll() {
+            self.carry_out(output);
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        if self.group.ack_is_due()
+            && let Some(ack) = self.group.ack(self.now())
+        {
+            self.carry_out(ack);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Append(entries) => self.append(entries),
+            Output::Applied(stream, stamp) => self.hub.journal().applied(stream, stamp),
+            Output::Retire(stream) => {
+                self.hub.disown(stream);
+                self.hub.journal().retire(stream);
+            }
+            Output::Job(job) => self.work(Work::Job(job)),
+            Output::Say(session, control) => self.say(session, Said::Say(control)),
+            Output::End(session, reason) => {
+                self.say(session, Said::End(reason));
+                self.sessions.remove(&session);
+            }
+            Output::Held(hold, held) => {
+                if let Some(answer) = self.holds.remove(&hold) {
+                    let _ = answer.try_send(held);
+                }
+            }
+            Output::Removed(volume) => self.removed(volume),
+            Output::Stopped => self.stopped = true,
+        }
+    }
+
+    fn append(&mut self, entries: Vec<Entry>) {
+        for entry in &entries {
+            if let Entry::Open(stream, _) = entry {
+                self.hub.own(*stream, self.group.name());
+            }
+        }
+        let hold = self.room.take().map(|room| Box::new(room) as _);
+        self.hub.journal().append(Batch { entries, hold });
+    }
+
+    fn removed(&mut self, volume: Name) {
+        let answer = self.removals.remove(&volume);
+        let name = VolumeName { group: self.group.name().clone(), volume };
+        self.work(Work::Remove(name, answer));
+    }
+
+    fn work(&self, work: Work) {
+        if self.handle.work.send(work).is_err() {
+            tracing::error!(group = %self.group.name(), "the worker of the group is gone");
+        }
+    }
+
+    fn say(&self, session: SessionId, said: Said) {
+        if let Some(sender) = self.sessions.get(&session) {
+            // A session that is gone tells so itself.
+            let _ = sender.send(said);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The live half of the operator's verbs.
+
+use super::group::Event;
+use super::hub::{Hub, Told, registered};
+use super::restore;
+use crate::catalog::VolumeRecord;
+use crate::control::{Daemon, Hold, JournalStatus, Status};
+use std::sync::Arc;
+use wire::{Name, Stamp, VolumeName};
+
+/// The running receiver, as the verbs see it.
+#[derive(Debug)]
+pub(super) struct Live(pub(super) Arc<Hub>);
+
+/// Keeps a group at rest until it is dropped.
+struct Lease {
+    hub: Arc<Hub>,
+    group: Name,
+    id: u64,
+    at: Stamp,
+}
+
+impl Daemon for Live {
+    fn status(&self) -> Status {
+        let Self(hub) = self;
+        let facts = hub.journal_facts();
+        let names = hub.handles().into_iter().map(|(name, _)| name);
+        let groups = names.filter_map(|name| hub.ask(&name, Told::Status)).collect();
+        let (bytes, bytes_max, segments) = (facts.bytes, facts.bytes_max, facts.segments);
+        Status {
+            running: true,
+            listen: hub.listen.clone(),
+            journal: JournalStatus { bytes, bytes_max, segments },
+            error: facts.failed,
+            groups,
+            ..Status::default()
+        }
+    }
+
+    fn revoked(&self, source: &Name) {
+        let records = self.0.catalog.volumes().unwrap_or_default();
+        for record in records.iter().filter(|record| record.source == *source) {
+            let reason = format!("source {source} was revoked here");
+            self.0.tell(&record.name.group, Told::Event(Event::Dismissed(reason)));
+        }
+    }
+
+    fn volume_added(&self, volume: &VolumeRecord) -> Result<(), String> {
+        let group = &volume.name.group;
+        let Some(handle) = self.0.group(group) else {
+            return restore::begin_fresh(&self.0, volume);
+        };
+        handle.open(volume)?;
+        let added = Event::Added(volume.name.volume.clone(), registered(volume));
+        self.0.tell(group, Told::Event(added));
+        Ok(())
+    }
+
+    fn volume_removing(&self, volume: &VolumeName) -> Result<(), String> {
+        if self.0.group(&volume.group).is_none() {
+            return Ok(());
+        }
+        let gone = self.0.ask(&volume.group, |answer| Told::Remove(volume.volume.clone(), answer));
+        gone.ok_or_else(|| format!("volume {volume} is still being written; try again later"))
+    }
+
+    fn hold(&self, volume: &VolumeName) -> Result<Box<dyn Hold>, String> {
+        let id = self.0.number();
+        let (hub, group) = (self.0.clone(), volume.group.clone());
+        // Made before the answer is there: whatever becomes of it, the hold is released.
+        let mut lease = Lease { hub, group, id, at: Stamp::ZERO };
+        let ask = |answer| Told::Hold(id, volume.volume.clone(), answer);
+        match self.0.ask(&volume.group, ask) {
+            Some(held) => lease.at = held?,
+            None => return Err(format!("group {} does not rest; see status", volume.group)),
+        }
+        Ok(Box::new(lease))
+    }
+}
+
+impl Hold for Lease {
+    fn stamp(&self) -> Stamp {
+        self.at
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.hub.tell(&self.group, Told::Event(Event::Release(self.id)));
+    }
+}

@@ -1,0 +1,142 @@
+//! What a group is told, and what it asks for.
+
+use crate::catalog::StreamState;
+use crate::fold::{Change, RecordAt};
+use crate::journal::{Durable, Entry};
+use bytes::Bytes;
+use std::time::Duration;
+use wire::control::{Control, Heartbeat, Hello};
+use wire::journal::StreamNumber;
+use wire::{Generation, Name, RecordHeader, SettleMark, Stamp, TimeMark};
+
+/// Number of a session; never used twice by one process.
+pub type SessionId = u64;
+/// Number of a hold; never used twice by one process.
+pub type HoldId = u64;
+
+/// The time, twice: what clocks show, and what only goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// The receiver's clock.
+    pub wall: TimeMark,
+    /// Since the process began.
+    pub up: Duration,
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A source says hello; the catalog has nothing against it.
+    Hello(SessionId, Box<Admitted>),
+    /// Verified records of one batch.
+    Records(SessionId, Vec<(RecordHeader, Bytes)>),
+    /// A settle mark.
+    Settle(SessionId, SettleMark),
+    /// A sign of life.
+    Heartbeat(SessionId, Heartbeat),
+    /// The session is over.
+    Ended(SessionId),
+    /// The source may no longer speak; its session ends with these words.
+    Dismissed(String),
+    /// The journal holds these entries of a stream.
+    Durable(StreamNumber, Vec<Durable>),
+    /// The journal has failed, in words.
+    JournalFailed(String),
+    /// The journal has room for records, or not.
+    JournalRoom(bool),
+    /// A job has ended.
+    Job(JobOutcome),
+    /// A volume was registered; why its targets cannot be written, if they cannot.
+    Added(Name, Registered),
+    /// A volume is to be forgotten.
+    Removing(Name),
+    /// The base is to rest at a complete point of the volume.
+    Hold(HoldId, Name),
+    /// It need not any more.
+    Release(HoldId),
+    /// The receiver stops: the base goes as far as it may, then rests.
+    Stop,
+    /// Time passes; comes at least each second.
+    Tick,
+}
+
+/// A hello and what the catalog adds to it.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// What the source said.
+    pub hello: Hello,
+    /// The group's generation.
+    pub generation: Generation,
+    /// A number for its stream, should it be a new one.
+    pub number: StreamNumber,
+}
+
+/// A volume of the group, as registered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its logical sector.
+    pub sector_bytes: u32,
+    /// Why its targets cannot be written, in words.
+    pub refused: Option<String>,
+}
+
+/// Something for the group's own thread, which may block. One at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Commit a state: the base rests, the stream has changed.
+    Commit(StreamState),
+    /// Move the base.
+    Step(Step),
+}
+
+/// One step of the base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What each volume is changed by, in stamp order.
+    pub changes: Vec<(Name, Vec<Change>)>,
+    /// Committed before anything is written, if the horizon moves.
+    pub heading: Option<StreamState>,
+    /// Committed when all is written and synced.
+    pub reached: StreamState,
+}
+
+/// How a job has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobOutcome {
+    /// Done and committed.
+    Done,
+    /// A record it needs is damaged; nothing was written.
+    Damaged {
+        /// Where the record should be.
+        at: RecordAt,
+        /// In words.
+        reason: String,
+    },
+    /// It failed, and will go on failing until a restart.
+    Failed(String),
+}
+
+/// Something is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Journal these.
+    Append(Vec<Entry>),
+    /// The journal need not keep what lies up to here.
+    Applied(StreamNumber, Stamp),
+    /// The journal need not keep anything of the stream.
+    Retire(StreamNumber),
+    /// Do this, then tell.
+    Job(Job),
+    /// Say this to the source.
+    Say(SessionId, Control),
+    /// Say why, and end the session.
+    End(SessionId, String),
+    /// The hold is in force, or refused in words.
+    Held(HoldId, Result<Stamp, String>),
+    /// The volume is no longer touched.
+    Removed(Name),
+    /// The base rests for good.
+    Stopped,
+}

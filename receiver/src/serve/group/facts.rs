@@ -1,0 +1,122 @@
+//! What status says about a group.
+
+use super::Group;
+use super::event::Now;
+use crate::catalog::VolumeState;
+use crate::control::{GroupStatus, VolumeStatus};
+use wire::{Name, Stamp, TimeMark};
+
+impl Group {
+    /// The group as status shows it.
+    pub fn status(&self, now: Now) -> GroupStatus {
+        let stream = self.current();
+        let intake = stream.map(|stream| &stream.intake);
+        let here = stream.map(|stream| stream.incarnation()) == Some(self.base.incarnation);
+        let known = self.base.incarnation.counter > 0;
+        let incarnation = stream.map(|stream| stream.incarnation());
+        let incarnation = incarnation.or(known.then_some(self.base.incarnation));
+        let (mode, reason) = self.mode();
+        let applied = if here || stream.is_none() { self.base.applied } else { Stamp::ZERO };
+        let mut status = GroupStatus {
+            group: self.name.to_string(),
+            source: self.source.to_string(),
+            connected: self.session.is_some(),
+            generation: self.generation,
+            incarnation: incarnation.map(|incarnation| incarnation.to_string()),
+            captured: self.session.as_ref().map(|session| session.captured.0),
+            sent: intake.map(|intake| intake.received().0),
+            settled: intake.map_or(applied, |intake| intake.settled()).0,
+            durable: intake.map_or(applied, |intake| intake.durable_prefix()).0,
+            applied: applied.0,
+            lag_bytes: self.lag_bytes(),
+            lag_seconds: self.lag_seconds(),
+            mode: mode.into(),
+            reason,
+            volumes: self.volumes.keys().map(|name| self.volume_status(name)).collect(),
+            ..GroupStatus::default()
+        };
+        if let (Some(point), Some(mark)) = (self.points.point(), self.recoverable()) {
+            status.set_recoverable(point.stamp, mark, self.source_clock(now));
+        }
+        status
+    }
+
+    /// What holds records up, in words.
+    pub(super) fn full_text(&self) -> String {
+        let frozen = match self.points.frozen() {
+            Some(why) => format!(
+                "; the newest complete point is kept while {why}: if the copy does not fit beside \
+                 it, raise journal_max in receiver.toml or remove and add the volume"
+            ),
+            None => String::new(),
+        };
+        format!("receiver full: the journal is at its bound{frozen}")
+    }
+
+    fn mode(&self) -> (&'static str, Option<String>) {
+        if let Some(text) = self.journal_failed.as_ref().or(self.failed.as_ref()) {
+            return ("failed", Some(text.clone()));
+        }
+        if let Some(text) = self.refused() {
+            return ("refused", Some(text));
+        }
+        let full = (!self.takes_records()).then(|| self.full_text());
+        if let Some(why) = self.points.frozen() {
+            return ("frozen", full.or_else(|| Some(why.to_owned())));
+        }
+        if self.points.point().is_some() {
+            return ("async", full);
+        }
+        let copying = |name| matches!(self.points.state(name), VolumeState::Copying { .. });
+        if self.volumes.keys().any(copying) {
+            return ("first copy", full);
+        }
+        let waits = "no volume has been copied yet; add it at its source with `ublk-tap add`";
+        ("waiting", full.or_else(|| Some(waits.into())))
+    }
+
+    fn volume_status(&self, name: &Name) -> VolumeStatus {
+        let registered = self.volumes.get(name).cloned().unwrap_or_default();
+        let state = match self.points.state(name) {
+            _ if registered.refused.is_some() => "refused",
+            VolumeState::Absent => "absent",
+            VolumeState::Copying { .. } => "copying",
+            VolumeState::Ready => "ready",
+            VolumeState::Left { .. } => "left",
+            VolumeState::Doubt => "doubt",
+        };
+        let copied = self.current().map_or(0, |stream| stream.intake.copied_bytes(name));
+        VolumeStatus {
+            volume: name.to_string(),
+            size_bytes: registered.size_bytes,
+            sector_bytes: registered.sector_bytes,
+            state: state.into(),
+            reason: registered.refused,
+            copied_bytes: copied.min(registered.size_bytes),
+            ..VolumeStatus::default()
+        }
+    }
+
+    /// Bytes received and not durable, and an estimate of those captured and not received.
+    fn lag_bytes(&self) -> u64 {
+        let (Some(session), Some(stream)) = (&self.session, self.current()) else { return 0 };
+        let missing = session.captured.records_since(stream.intake.durable_prefix());
+        missing.saturating_mul(stream.intake.record_bytes_mean())
+    }
+
+    /// Age of the oldest write that is not durable here, by the source's clock.
+    fn lag_seconds(&self) -> f64 {
+        let (Some(session), Some(stream)) = (&self.session, self.current()) else { return 0.0 };
+        let intake = &stream.intake;
+        if session.captured <= intake.durable_prefix() {
+            return 0.0;
+        }
+        session.clock.0.saturating_sub(intake.last_mark().0) as f64 / 1e9
+    }
+
+    /// The source's clock, as far as it is known.
+    fn source_clock(&self, now: Now) -> TimeMark {
+        let last = self.session.as_ref().map(|session| session.clock);
+        last.filter(|clock| clock.0 > 0).unwrap_or(now.wall)
+    }
+}

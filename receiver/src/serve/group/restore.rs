@@ -1,0 +1,131 @@
+//! A group as it was left: what the catalog says, and what the journal holds.
+
+use super::base::Holds;
+use super::stream::Stream;
+use super::{Group, Registered};
+use crate::catalog::StreamState;
+use crate::intake::{Base, Intake};
+use crate::journal::Durable;
+use crate::points::Points;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use wire::journal::{StreamClose, StreamNumber, StreamOpen};
+use wire::{Name, Stamp, TimeMark};
+
+/// A group being put together again.
+#[derive(Debug)]
+pub struct Restored {
+    name: Name,
+    source: Name,
+    volumes: BTreeMap<Name, Registered>,
+    base: StreamState,
+    generation: u64,
+    streams: BTreeMap<StreamNumber, Stream>,
+    retired: Vec<StreamNumber>,
+}
+
+impl Restored {
+    /// What the catalog says.
+    pub fn new(
+        (name, source): (Name, Name),
+        volumes: BTreeMap<Name, Registered>,
+        base: Option<StreamState>,
+        generation: u64,
+    ) -> Self {
+        let mut base = base.unwrap_or_default();
+        base.volumes.retain(|volume, _| volumes.contains_key(volume));
+        let (streams, retired) = (BTreeMap::new(), Vec::new());
+        Self { name, source, volumes, base, generation, streams, retired }
+    }
+
+    /// The next entry the journal holds.
+    pub fn found(&mut self, number: StreamNumber, durable: Durable) {
+        if let Durable::Open(open) = &durable
+            && !self.streams.contains_key(&number)
+        {
+            self.begin(number, open.clone());
+        }
+        if let Some(stream) = self.streams.get_mut(&number) {
+            stream.intake.durable(durable);
+        }
+    }
+
+    fn begin(&mut self, number: StreamNumber, open: StreamOpen) {
+        let said = open.incarnation;
+        let here = said == self.base.incarnation;
+        if !here && said.counter <= self.base.incarnation.counter {
+            if !self.retired.contains(&number) {
+                self.retired.push(number);
+            }
+            return;
+        }
+        // The same incarnation under an older number: from before its group was removed.
+        let older = self.streams.iter().find(|(_, stream)| stream.incarnation() == said);
+        if let Some(older) = older.map(|(older, _)| *older) {
+            self.streams.remove(&older);
+            self.retired.push(older);
+        }
+        let applied = if here { self.base.applied } else { Stamp::ZERO };
+        let known = if here { self.base.horizon } else { Stamp::ZERO };
+        let mark = self.base.last_mark;
+        let intake = Intake::new(open, Base { applied, mark });
+        self.streams.insert(number, Stream { known, ..Stream::new(number, intake) });
+    }
+
+    /// The group, and the streams nothing is needed of.
+    pub fn finish(self) -> (Group, Vec<StreamNumber>) {
+        let mut streams: Vec<Stream> = self.streams.into_values().collect();
+        streams.sort_by_key(|stream| stream.incarnation().counter);
+        let last = streams.len().saturating_sub(1);
+        for stream in streams.iter_mut().take(last) {
+            if stream.intake.closed().is_none() {
+                let upto = stream.intake.settled_prefix();
+                stream.intake.durable(Durable::Close(StreamClose { upto }));
+            }
+        }
+        let StreamState { incarnation, horizon, applied, point, .. } = self.base;
+        let points = Points::restore(incarnation, horizon, point, self.base.volumes.clone());
+        let mut group = Group {
+            name: self.name,
+            source: self.source,
+            volumes: self.volumes,
+            points,
+            streams: VecDeque::from(streams),
+            base: self.base,
+            session: None,
+            greeting: None,
+            job: None,
+            next_step: Duration::ZERO,
+            failed: None,
+            journal_failed: None,
+            journal_full: false,
+            holds: Holds::default(),
+            removing: Vec::new(),
+            wanted: VecDeque::new(),
+            stopping: false,
+            ack_due: false,
+            heard: TimeMark(0),
+            covered: TimeMark(0),
+            generation: self.generation,
+            out: VecDeque::new(),
+        };
+        if horizon > applied && group.held_here() < horizon {
+            group.lose_base("the journal lost what the base was being moved by");
+        }
+        group.feed_points();
+        (group, self.retired)
+    }
+}
+
+impl Group {
+    /// How far the journal can take the base in the stream it is in.
+    fn held_here(&self) -> Stamp {
+        let here = self.base.incarnation;
+        let stream = self.streams.iter().find(|stream| stream.incarnation() == here);
+        let held = stream.map(|stream| {
+            let held = stream.intake.settled_prefix();
+            stream.intake.closed().map_or(held, |closed| held.min(closed))
+        });
+        held.unwrap_or(self.base.applied)
+    }
+}

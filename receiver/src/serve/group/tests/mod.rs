@@ -1,0 +1,299 @@
+//! A source and a receiver, with real contents: whatever happens between them, a receiver that is
+//! restarted comes to a point by itself, and the point is what the source was there.
+
+mod site;
+mod source;
+mod stories;
+
+use super::{Event, SessionId};
+use site::{Kept, Site, VOLUMES, BLOCKS, is_held, name};
+use source::{Side, Source};
+use wire::Stamp;
+
+/// A small generator, so that a failing seed can be run again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    fn volume(&mut self) -> usize {
+        self.roll(VOLUMES as u64) as usize
+    }
+
+    fn block(&mut self) -> usize {
+        self.roll(BLOCKS as u64) as usize
+    }
+}
+
+/// What may go wrong in a run.
+#[derive(Clone, Copy)]
+struct Faults {
+    /// Acknowledged entries at the journal's end may be gone after a crash.
+    journal_loss: bool,
+    /// A record may be found damaged when it is to be applied.
+    damage: bool,
+}
+
+struct World {
+    dice: Dice,
+    faults: Faults,
+    source: Source,
+    site: Site,
+    sessions: SessionId,
+    had_point: bool,
+}
+
+impl World {
+    fn new(seed: u64, faults: Faults) -> Self {
+        Self {
+            dice: Dice(seed * 0x9e37_79b9 + 1),
+            faults,
+            source: Source::new(),
+            site: Site::begin(Kept::fresh()),
+            sessions: 0,
+            had_point: false,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.dice.roll(100) {
+            0..15 => {
+                let (volume, block) = (self.dice.volume(), self.dice.block());
+                let refused = self.dice.roll(8) == 0;
+                self.source.write(volume, block, refused);
+            }
+            15..33 => {
+                let volume = self.dice.volume();
+                self.source.copy(volume);
+            }
+            33 => {
+                let volume = self.dice.volume();
+                self.source.recopy(volume);
+            }
+            34..36 => self.source.restart_cleanly(),
+            36 => self.crash_source(),
+            37..47 => {
+                let count = self.dice.roll(4) as usize + 1;
+                self.source.settle(count);
+            }
+            47..57 => {
+                let count = self.dice.roll(5) as usize + 1;
+                self.source.send(count);
+            }
+            57..70 => self.deliver(),
+            70..82 => {
+                let count = self.dice.roll(4) as usize + 1;
+                self.site.commit(count);
+            }
+            82..90 => self.site.work(),
+            90..94 => self.connect(),
+            94 => self.source.hang_up(),
+            95..97 => self.crash_site(),
+            97 => self.beat(),
+            _ => self.site.tell(Event::Tick),
+        }
+        self.exchange();
+    }
+
+    fn beat(&mut self) {
+        if let Some((session, beat)) = self.source.beat() {
+            self.site.tell(Event::Heartbeat(session, beat));
+        }
+    }
+
+    fn crash_source(&mut self) {
+        let silent = (self.dice.roll(2) == 0).then(|| (self.dice.volume(), self.dice.block()));
+        self.source.crash(silent);
+    }
+
+    fn connect(&mut self) {
+        if !self.source.is_up() {
+            self.sessions += 1;
+            let hello = self.source.dial(self.sessions);
+            self.site.hello(self.sessions, hello);
+        }
+    }
+
+    /// One batch, any of those on their way, perhaps twice; or the next settle mark.
+    fn deliver(&mut self) {
+        if self.dice.roll(3) > 0 && !self.source.batches.is_empty() {
+            let at = self.dice.roll(self.source.batches.len() as u64) as usize;
+            let again = self.dice.roll(4) == 0;
+            let (session, batch) = match again {
+                true => self.source.batches[at].clone(),
+                false => self.source.batches.swap_remove(at),
+            };
+            self.site.tell(Event::Records(session, batch));
+        } else if !self.source.marks.is_empty() {
+            let (session, mark) = self.source.marks.remove(0);
+            self.site.tell(Event::Settle(session, mark));
+        }
+    }
+
+    fn crash_site(&mut self) {
+        let reach = self.dice.roll(4);
+        let pattern = self.dice.roll(1 << 6);
+        self.site.die_working(reach, |volume, block| pattern >> (volume * BLOCKS + block) & 1 == 1);
+        let mut kept = self.site.kept.clone();
+        if self.faults.journal_loss && self.dice.roll(3) == 0 {
+            let lost = self.dice.roll(6) as usize;
+            let left = kept.journal.len().saturating_sub(lost);
+            kept.journal.truncate(left);
+        }
+        let damaged = self.site.damaged;
+        self.site = Site::begin(kept);
+        self.site.damaged = damaged;
+        self.source.hang_up();
+    }
+
+    /// What the receiver says is heard at once.
+    fn exchange(&mut self) {
+        if self.faults.damage && self.dice.roll(200) == 0 {
+            let last = self.site.kept.payloads.keys().next_back().copied();
+            self.site.damaged = last;
+        }
+        for (session, control) in self.site.heard() {
+            self.source.hear(session, &control);
+        }
+        for (session, text) in std::mem::take(&mut self.site.ended) {
+            assert!(text.contains("newer session"), "session {session} ended: {text}");
+            if self.source.session() == Some(session) {
+                self.source.hang_up();
+            }
+        }
+    }
+
+    /// Restarted now, the receiver comes to a point by itself, and it is the truth of that place.
+    fn check(&mut self, at: &str) {
+        let (image, state) = self.site.recovered();
+        let lossless = !self.faults.journal_loss && !self.faults.damage;
+        let rests = state.applied == state.horizon;
+        assert!(rests || !lossless, "{at}: the base does not come to rest");
+        self.check_base(at);
+        if !rests {
+            assert_eq!(self.site.group.points.point(), None, "{at}: a point nobody can have");
+        }
+        let Some(point) = state.point.filter(|_| rests) else {
+            assert!(!(self.had_point && lossless), "{at}: once there is a point there always is one");
+            return;
+        };
+        self.had_point = true;
+        let truth = self.source.history[&point.incarnation.counter][point.stamp.0 as usize];
+        for volume in 0..VOLUMES {
+            let held = state.volumes.get(&name(volume)).copied().unwrap_or_default();
+            if is_held(held) {
+                assert_eq!(image[volume], truth[volume], "{at}: volume {volume} at {point:?}");
+            }
+        }
+        let newest = self.site.group.points.point();
+        let damaged = self.site.damaged.is_some();
+        if let Some(newest) = newest.filter(|_| !damaged) {
+            let (now, then) = (newest.incarnation, point.incarnation);
+            assert_eq!((now, newest.stamp), (then, point.stamp), "{at}: not the newest point");
+        }
+    }
+
+    /// Where the base rests it is at a point of all that it holds.
+    fn check_base(&self, at: &str) {
+        let Some(state) = &self.site.kept.catalog else { return };
+        if state.applied != state.horizon || state.applied == Stamp::ZERO {
+            return;
+        }
+        let history = &self.source.history[&state.incarnation.counter];
+        let truth = history[state.applied.0 as usize];
+        for (volume, expected) in truth.iter().enumerate() {
+            let held = state.volumes.get(&name(volume)).copied().unwrap_or_default();
+            if is_held(held) {
+                assert_eq!(self.site.kept.base[volume], *expected, "{at}: volume {volume} at rest");
+            }
+        }
+    }
+
+    /// When faults stop everything comes to rest: all volumes in, the base as the source.
+    fn settle_down(&mut self, at: &str) {
+        self.site.damaged = None;
+        for _ in 0..3000 {
+            self.connect();
+            for volume in 0..VOLUMES {
+                if let Side::Resting(incarnation, stamp) = self.source.sides[volume] {
+                    let _ = (incarnation, stamp);
+                    self.crash_source();
+                }
+                self.source.copy(volume);
+            }
+            self.source.settle(16);
+            self.source.send(16);
+            while !self.source.batches.is_empty() || !self.source.marks.is_empty() {
+                self.deliver();
+            }
+            self.site.commit(usize::MAX);
+            self.site.work();
+            self.site.tell(Event::Tick);
+            self.beat();
+            self.exchange();
+            if self.source.is_quiet() && self.is_even() {
+                return;
+            }
+        }
+        let status = self.site.group.status(self.site.now);
+        panic!("{at}: does not come to rest: {:?} {status:#?}", self.source.sides);
+    }
+
+    fn is_even(&self) -> bool {
+        let state = self.site.kept.catalog.clone().unwrap_or_default();
+        let there = state.incarnation == self.source.now && state.applied == self.source.captured();
+        if there && self.site.group.points.frozen().is_none() {
+            assert_eq!(self.site.kept.base, self.source.truth, "at rest, and not the same");
+            return self.source.sides.iter().all(|side| *side == Side::In)
+                && self.site.group.points.point().is_some();
+        }
+        false
+    }
+}
+
+fn run(seeds: std::ops::Range<u64>, steps: usize, faults: Faults) {
+    let mut points = 0;
+    for seed in seeds {
+        let mut world = World::new(seed, faults);
+        for step in 0..steps {
+            world.step();
+            if step % 5 == 0 {
+                world.check(&format!("seed {seed} step {step}"));
+            }
+        }
+        points += u64::from(world.had_point);
+        world.settle_down(&format!("seed {seed}"));
+        world.check(&format!("seed {seed} at rest"));
+    }
+    assert!(points > 0, "no run had a point");
+}
+
+#[test]
+fn a_receiver_restarted_at_any_step_has_the_newest_point_and_it_is_the_truth() {
+    run(1..400, 400, Faults { journal_loss: false, damage: false });
+}
+
+#[test]
+fn a_journal_that_lost_what_was_acknowledged_heals_by_a_copy() {
+    run(1..300, 400, Faults { journal_loss: true, damage: false });
+}
+
+#[test]
+fn a_damaged_record_is_never_applied_and_heals_by_a_copy() {
+    run(1..300, 400, Faults { journal_loss: false, damage: true });
+}
+
+#[test]
+fn stamps_of_the_first_session_begin_at_one() {
+    let mut world = World::new(1, Faults { journal_loss: false, damage: false });
+    world.connect();
+    world.site.commit(usize::MAX);
+    world.exchange();
+    assert!(world.source.is_up());
+    assert_eq!(world.source.captured(), Stamp::ZERO);
+}

@@ -1,0 +1,281 @@
+//! Hub: who is reached how. The handles of groups, the journal and the streams' owners.
+//!
+//! Shared by all threads. It routes and numbers; its locks are held for look-ups only.
+
+use super::actor;
+use super::group::{Event, Group, Registered, SessionId};
+use super::worker::Work;
+use crate::catalog::{Catalog, VolumeRecord};
+use crate::control::GroupStatus;
+use crate::journal::{Durable, Facts, Journal, Sink};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as session_mpsc};
+use wire::control::{Control, Hello, Refusal};
+use wire::journal::StreamNumber;
+use wire::{Name, RecordHeader, Stamp};
+
+/// How long a group may take to come to rest at a clean stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+/// How long an answer of a group's actor may take.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Room for bytes on their way to the journal; given back when it is dropped.
+pub type Room = OwnedSemaphorePermit;
+
+/// What a session is to do.
+#[derive(Debug)]
+pub enum Said {
+    /// Say this.
+    Say(Control),
+    /// Say why, and end.
+    End(String),
+}
+
+/// What a group's actor is told.
+#[derive(Debug)]
+pub enum Told {
+    /// Something happened.
+    Event(Event),
+    /// Verified records of a batch, and the room they take until they are durable.
+    Records(SessionId, Vec<(RecordHeader, Bytes)>, Room),
+    /// A session may be spoken to here from now on.
+    Attach(SessionId, session_mpsc::UnboundedSender<Said>),
+    /// Would this hello be refused?
+    Probe(Box<Hello>, tokio::sync::oneshot::Sender<Option<Refusal>>),
+    /// What is the group's status?
+    Status(SyncSender<GroupStatus>),
+    /// The base is to rest; the answer says where.
+    Hold(u64, Name, SyncSender<Result<Stamp, String>>),
+    /// The volume is to be forgotten; answered when it is not touched any more.
+    Remove(Name, SyncSender<()>),
+    /// Come to rest, answer, and end.
+    Stop(SyncSender<()>),
+}
+
+/// How a group is reached.
+#[derive(Clone, Debug)]
+pub(super) struct Handle {
+    pub(super) tell: Sender<Told>,
+    pub(super) work: Sender<Work>,
+}
+
+/// The switchboard.
+#[derive(Debug)]
+pub struct Hub {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) listen: String,
+    pub(crate) room: Arc<Semaphore>,
+    journal: OnceLock<JournalHandle>,
+    groups: Mutex<BTreeMap<Name, Handle>>,
+    owners: Mutex<BTreeMap<StreamNumber, Name>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    next: AtomicU64,
+    next_stream: AtomicU64,
+}
+
+struct JournalHandle(Journal, std::path::PathBuf);
+
+impl std::fmt::Debug for JournalHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("JournalHandle").field(&self.1).finish()
+    }
+}
+
+impl Hub {
+    pub(super) fn new(catalog: Arc<Catalog>, listen: String, next_stream: StreamNumber) -> Self {
+        Self {
+            catalog,
+            listen,
+            room: Arc::new(Semaphore::new(super::INTAKE_BYTES_MAX)),
+            journal: OnceLock::new(),
+            groups: Mutex::default(),
+            owners: Mutex::default(),
+            threads: Mutex::default(),
+            next: AtomicU64::new(1),
+            next_stream: AtomicU64::new(next_stream.0),
+        }
+    }
+
+    pub(super) fn set_journal(&self, journal: Journal, dir: std::path::PathBuf) {
+        let fresh = self.journal.set(JournalHandle(journal, dir)).is_ok();
+        assert!(fresh, "the journal is started once");
+    }
+
+    /// The journal; it is there before anyone can ask.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal.get().expect("the journal is started before the groups").0
+    }
+
+    /// A reader of the journal for a worker.
+    pub(super) fn reader(&self) -> crate::journal::Reader {
+        let JournalHandle(journal, dir) =
+            self.journal.get().expect("the journal is started before the groups");
+        crate::journal::Reader::new(dir.clone(), journal.id(), journal.segment_bytes())
+    }
+
+    /// How the journal is.
+    pub(super) fn journal_facts(&self) -> Facts {
+        self.journal.get().map(|JournalHandle(journal, _)| journal.facts()).unwrap_or_default()
+    }
+
+    /// A number nobody had in this process.
+    pub fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A stream number nothing in the journal has.
+    pub fn stream_number(&self) -> StreamNumber {
+        StreamNumber(self.next_stream.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Starts a group's threads. Targets are open before the base can move; those that cannot be
+    /// opened are named in status and refused to their source.
+    pub(super) fn start_group(
+        self: &Arc<Self>,
+        group: Group,
+        records: &[VolumeRecord],
+    ) -> std::io::Result<Handle> {
+        let name = group.name().clone();
+        let (tell, told) = mpsc::channel();
+        let (work, works) = mpsc::channel();
+        let handle = Handle { tell: tell.clone(), work };
+        let worker = super::worker::spawn(self.clone(), name.clone(), works, tell)?;
+        for record in records {
+            let refused = handle.open(record).err();
+            if let Some(reason) = &refused {
+                tracing::error!(volume = %record.name, reason, "volume not served");
+            }
+            let now = Registered { refused, ..registered(record) };
+            let added = Event::Added(record.name.volume.clone(), now);
+            let _ = handle.tell.send(Told::Event(added));
+        }
+        let actor = actor::spawn(self.clone(), group, told, handle.clone())?;
+        lock(&self.threads).extend([actor, worker]);
+        lock(&self.groups).insert(name, handle.clone());
+        Ok(handle)
+    }
+
+    /// A group's handle.
+    pub(super) fn group(&self, name: &Name) -> Option<Handle> {
+        lock(&self.groups).get(name).cloned()
+    }
+
+    pub(super) fn handles(&self) -> Vec<(Name, Handle)> {
+        lock(&self.groups).iter().map(|(name, handle)| (name.clone(), handle.clone())).collect()
+    }
+
+    /// Tells a group's actor; false if there is none.
+    pub fn tell(&self, group: &Name, told: Told) -> bool {
+        self.group(group).is_some_and(|handle| handle.tell.send(told).is_ok())
+    }
+
+    /// Asks a group's actor something that it answers through a channel.
+    pub(super) fn ask<T>(
+        &self,
+        group: &Name,
+        question: impl FnOnce(SyncSender<T>) -> Told,
+    ) -> Option<T> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        if !self.tell(group, question(answer)) {
+            return None;
+        }
+        answered.recv_timeout(ANSWER_PATIENCE).ok()
+    }
+
+    /// What the journal says of the stream goes to this group.
+    pub(super) fn own(&self, stream: StreamNumber, group: &Name) {
+        lock(&self.owners).insert(stream, group.clone());
+    }
+
+    pub(super) fn disown(&self, stream: StreamNumber) {
+        lock(&self.owners).remove(&stream);
+    }
+
+    /// Ends every session, with these words.
+    pub fn dismiss_all(&self, reason: &str) {
+        for (name, _) in self.handles() {
+            self.tell(&name, Told::Event(Event::Dismissed(reason.into())));
+        }
+    }
+
+    /// Brings every group to rest and ends all threads.
+    pub(super) fn stop(&self) {
+        let mut waits = Vec::new();
+        for (name, _) in self.handles() {
+            let (answer, answered) = mpsc::sync_channel(1);
+            if self.tell(&name, Told::Stop(answer)) {
+                waits.push((name, answered));
+            }
+        }
+        for (name, answered) in waits {
+            if answered.recv_timeout(STOP_PATIENCE).is_err() {
+                tracing::warn!(group = %name, "stopped before the base had come to rest");
+            }
+        }
+        lock(&self.groups).clear();
+        self.journal().stop();
+        for thread in lock(&self.threads).drain(..) {
+            if thread.is_finished() && thread.join().is_err() {
+                tracing::error!("a thread of a group panicked");
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// Has the worker open a volume's targets.
+    pub(super) fn open(&self, record: &VolumeRecord) -> Result<(), String> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let _ = self.work.send(Work::Add(Box::new(record.clone()), answer));
+        answered.recv().unwrap_or_else(|_| Err("the worker of the group is gone".into()))
+    }
+}
+
+/// A volume as registered, its targets open.
+pub(super) fn registered(record: &VolumeRecord) -> Registered {
+    let (size_bytes, sector_bytes) = (record.size_bytes, record.sector_bytes);
+    Registered { size_bytes, sector_bytes, refused: None }
+}
+
+/// The journal's news, to whom they belong.
+pub(super) struct Router(pub(super) Arc<Hub>);
+
+impl Sink for Router {
+    fn durable(&mut self, entries: Vec<(StreamNumber, Durable)>) {
+        let mut rest = entries.into_iter().peekable();
+        while let Some((stream, first)) = rest.next() {
+            let mut run = vec![first];
+            while let Some((_, next)) = rest.next_if(|(number, _)| *number == stream) {
+                run.push(next);
+            }
+            let owner = lock(&self.0.owners).get(&stream).cloned();
+            if let Some(owner) = owner {
+                self.0.tell(&owner, Told::Event(Event::Durable(stream, run)));
+            }
+        }
+    }
+
+    fn room(&mut self, room: bool) {
+        for (name, _) in self.0.handles() {
+            self.0.tell(&name, Told::Event(Event::JournalRoom(room)));
+        }
+    }
+
+    fn failed(&mut self, reason: &str) {
+        tracing::error!(reason, "the journal has failed");
+        for (name, _) in self.0.handles() {
+            self.0.tell(&name, Told::Event(Event::JournalFailed(reason.into())));
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Held for look-ups only: a panic elsewhere cannot have left half a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

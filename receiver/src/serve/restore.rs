@@ -1,0 +1,120 @@
+//! Start: the catalog and the journal become running groups again.
+
+use super::group::Restored;
+use super::hub::{Hub, Router, registered};
+use crate::catalog::{Catalog, CatalogError, VolumeRecord};
+use crate::cli::Failure;
+use crate::config::Settings;
+use crate::journal::{DirStore, Durable, Found, Journal, JournalError, Limits, Writer, recover};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use wire::Name;
+use wire::journal::{JournalId, StreamNumber};
+
+/// Opens the journal, restores every group and starts their threads.
+pub(super) fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<Hub>, Failure> {
+    let mut groups = registered_groups(catalog)?;
+    let dir = settings.journal_dir.clone();
+    let mut store = DirStore::open(&dir).map_err(journal_failure)?;
+    let expected = catalog.journal_id()?.map(JournalId);
+    let mut owners: BTreeMap<StreamNumber, Name> = BTreeMap::new();
+    let mut strays: Vec<StreamNumber> = Vec::new();
+    let mut replay = |found: Found| {
+        let Found { stream, durable } = found;
+        if let Durable::Open(open) = &durable {
+            owners.insert(stream, open.group.clone());
+        }
+        let group = owners.get(&stream).and_then(|owner| groups.get_mut(owner));
+        match group {
+            Some(group) => group.restored.found(stream, durable),
+            None if !strays.contains(&stream) => strays.push(stream),
+            None => {}
+        }
+    };
+    let recovered = recover(&mut store, &dir, expected, &mut replay).map_err(journal_failure)?;
+    for damage in &recovered.damage {
+        tracing::error!(%damage, "the journal is damaged before its tail");
+    }
+    let next_stream = recovered.next_stream();
+    let fresh = crate::secret::random::<16>()
+        .map_err(|error| Failure::failed(format!("cannot read random bytes: {error}")))?;
+    let fresh = JournalId(u128::from_le_bytes(fresh));
+    let limits = Limits::for_bytes(settings.journal_bytes_max);
+    let writer = Writer::start(store, dir.clone(), recovered, limits, fresh);
+    let writer = writer.map_err(journal_failure)?;
+    catalog.bind_journal(writer.id().0)?;
+    let hub = Arc::new(Hub::new(catalog.clone(), settings.listen.to_string(), next_stream));
+    let journal = Journal::start(writer, Box::new(Router(hub.clone())));
+    let journal = journal.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    hub.set_journal(journal, dir);
+    for stream in strays {
+        hub.journal().retire(stream);
+    }
+    for (name, group) in groups {
+        begin(&hub, &name, group, &owners)?;
+    }
+    Ok(hub)
+}
+
+struct Waiting {
+    restored: Restored,
+    records: Vec<VolumeRecord>,
+}
+
+fn registered_groups(catalog: &Catalog) -> Result<BTreeMap<Name, Waiting>, Failure> {
+    let mut by_group: BTreeMap<Name, Vec<VolumeRecord>> = BTreeMap::new();
+    for record in catalog.volumes()? {
+        by_group.entry(record.name.group.clone()).or_default().push(record);
+    }
+    let mut groups = BTreeMap::new();
+    for (name, records) in by_group {
+        let restored = restored(catalog, &name, &records)?;
+        groups.insert(name, Waiting { restored, records });
+    }
+    Ok(groups)
+}
+
+/// A group as the catalog has it, nothing read from the journal yet.
+fn restored(
+    catalog: &Catalog,
+    name: &Name,
+    records: &[VolumeRecord],
+) -> Result<Restored, CatalogError> {
+    let base = catalog.stream(name)?;
+    let generation = catalog.group(name)?.map_or(0, |group| group.generation.counter);
+    let source = records.first().map_or_else(|| name.clone(), |record| record.source.clone());
+    let volumes = records.iter().map(|record| (record.name.volume.clone(), registered(record)));
+    Ok(Restored::new((name.clone(), source), volumes.collect(), base, generation))
+}
+
+fn begin(
+    hub: &Arc<Hub>,
+    name: &Name,
+    waiting: Waiting,
+    owners: &BTreeMap<StreamNumber, Name>,
+) -> Result<(), Failure> {
+    let (group, retired) = waiting.restored.finish();
+    let mine = owners.iter().filter(|(stream, owner)| *owner == name && !retired.contains(stream));
+    for (stream, _) in mine {
+        hub.own(*stream, name);
+    }
+    for stream in &retired {
+        hub.journal().retire(*stream);
+    }
+    let begun = hub.start_group(group, &waiting.records);
+    begun.map_err(|error| Failure::failed(format!("cannot start group {name}: {error}")))?;
+    Ok(())
+}
+
+/// Starts the group of a volume that was registered just now.
+pub(super) fn begin_fresh(hub: &Arc<Hub>, record: &VolumeRecord) -> Result<(), String> {
+    let records = std::slice::from_ref(record);
+    let restored = restored(&hub.catalog, &record.name.group, records);
+    let (group, _) = restored.map_err(|error| error.to_string())?.finish();
+    let handle = hub.start_group(group, &[]).map_err(|error| error.to_string())?;
+    handle.open(record)
+}
+
+fn journal_failure(error: JournalError) -> Failure {
+    Failure::failed(error.to_string())
+}

@@ -1,0 +1,126 @@
+//! Worker: the thread of a group that may block. It opens targets and moves the base.
+//!
+//! A step is redo-safe: the horizon is committed, then the targets are written and synced, then
+//! what was reached is committed (P7, P10).
+
+use super::group::{Event, Job, JobOutcome, Step};
+use super::hub::{Hub, Told};
+use crate::apply::{Applier, ApplyError, PayloadError};
+use crate::catalog::VolumeRecord;
+use crate::journal::Reader;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::thread::JoinHandle;
+use wire::{Name, VolumeName};
+
+/// Something for the worker.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Do this, then tell.
+    Job(Job),
+    /// Open the targets of a volume.
+    Add(Box<VolumeRecord>, SyncSender<Result<(), String>>),
+    /// Close them.
+    Remove(VolumeName, Option<SyncSender<()>>),
+}
+
+struct Worker {
+    hub: Arc<Hub>,
+    group: Name,
+    applier: Applier,
+    reader: Reader,
+}
+
+/// Starts the thread.
+pub(super) fn spawn(
+    hub: Arc<Hub>,
+    group: Name,
+    works: Receiver<Work>,
+    tell: Sender<Told>,
+) -> io::Result<JoinHandle<()>> {
+    let reader = hub.reader();
+    let name = format!("apply {group}");
+    let mut worker = Worker { hub, group, applier: Applier::new(), reader };
+    std::thread::Builder::new().name(name).spawn(move || {
+        while let Ok(work) = works.recv() {
+            if let Some(outcome) = worker.take(work)
+                && tell.send(Told::Event(Event::Job(outcome))).is_err()
+            {
+                return;
+            }
+        }
+    })
+}
+
+impl Worker {
+    fn take(&mut self, work: Work) -> Option<JobOutcome> {
+        match work {
+            Work::Job(job) => return Some(self.job(job)),
+            Work::Add(record, answer) => {
+                let added = self.applier.add(&record).map_err(|error| error.to_string());
+                let _ = answer.try_send(added);
+            }
+            Work::Remove(volume, answer) => {
+                self.applier.remove(&volume);
+                if let Some(answer) = answer {
+                    let _ = answer.try_send(());
+                }
+            }
+        }
+        None
+    }
+
+    fn job(&mut self, job: Job) -> JobOutcome {
+        let done = match job {
+            Job::Commit(state) => {
+                self.hub.catalog.commit_stream(&self.group, &state).map_err(failed)
+            }
+            Job::Step(step) => self.step(step),
+        };
+        match done {
+            Ok(()) => JobOutcome::Done,
+            Err(outcome) => {
+                tracing::error!(group = %self.group, ?outcome, "a step was not applied");
+                outcome
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), JobOutcome> {
+        let mut folds = Vec::with_capacity(step.changes.len());
+        for (volume, changes) in step.changes {
+            let name = VolumeName { group: self.group.clone(), volume: volume.clone() };
+            let Some(mut fold) = self.applier.fold(&name) else {
+                return Err(JobOutcome::Failed(format!("volume {name} has no open targets")));
+            };
+            for change in changes {
+                fold.push(change).map_err(failed)?;
+            }
+            folds.push((volume, fold));
+        }
+        let loaded = self.applier.load(&self.group, folds, &mut self.reader).map_err(damage)?;
+        if let Some(heading) = &step.heading {
+            self.hub.catalog.commit_stream(&self.group, heading).map_err(failed)?;
+        }
+        let applied = self.applier.apply(loaded).map_err(damage)?;
+        let catalog = &self.hub.catalog;
+        catalog.commit_applied(&self.group, &step.reached, &applied).map_err(failed)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> JobOutcome {
+    JobOutcome::Failed(error.to_string())
+}
+
+fn damage(error: ApplyError) -> JobOutcome {
+    let reason = error.to_string();
+    match error {
+        ApplyError::Payload(
+            PayloadError::Io { at, .. }
+            | PayloadError::Bad { at, .. }
+            | PayloadError::Other { at, .. },
+        ) => JobOutcome::Damaged { at, reason },
+        _ => JobOutcome::Failed(reason),
+    }
+}

@@ -1,0 +1,122 @@
+//! Admission: whether a source may have what its hello asks for (P13, P14).
+//!
+//! Everything is checked against the catalog before the group hears of the hello; the disk a
+//! volume shows first is bound to it when the hello is not a probe.
+
+use crate::catalog::{Catalog, CatalogError, VolumeRecord};
+use wire::control::{Hello, Refusal, RefusalCode};
+use wire::{Generation, Pin, VolumeName, VolumeSpec};
+
+/// The group's generation, if the hello may pass.
+pub(super) fn check(catalog: &Catalog, pin: Pin, hello: &Hello) -> Result<Generation, Refusal> {
+    identify(catalog, pin, hello)?;
+    let generation = catalog.group(&hello.group).map_err(unable)?;
+    for spec in &hello.volumes {
+        check_volume(catalog, hello, spec)?;
+    }
+    let known = catalog.group_volumes(&hello.group).map_err(unable)?;
+    let Some(generation) = generation.filter(|_| !known.is_empty()) else {
+        let text = format!(
+            "there is no group {} here; register it with `ublk-tap-receiver volume add`",
+            hello.group
+        );
+        return Err(refusal(RefusalCode::UnknownVolume, text));
+    };
+    fence(hello, generation.generation)?;
+    if !hello.probe {
+        bind(catalog, hello)?;
+    }
+    Ok(generation.generation)
+}
+
+fn identify(catalog: &Catalog, pin: Pin, hello: &Hello) -> Result<(), Refusal> {
+    let record = catalog.source_by_pin(pin).map_err(unable)?;
+    let text = match record {
+        Some(record) if record.revoked_unix_s.is_some() => {
+            format!("source {} was revoked; ask for a new token and join again", record.name)
+        }
+        Some(record) if record.name == hello.source => return Ok(()),
+        Some(record) => format!(
+            "this certificate is enrolled as {}, not as {}; join again",
+            record.name, hello.source
+        ),
+        None => "this host is not enrolled here; ask for a token and run `ublk-tap join`".into(),
+    };
+    Err(refusal(RefusalCode::NotEnrolled, text))
+}
+
+fn check_volume(catalog: &Catalog, hello: &Hello, spec: &VolumeSpec) -> Result<(), Refusal> {
+    let name = VolumeName { group: hello.group.clone(), volume: spec.name.clone() };
+    let record = catalog.volume(&name).map_err(unable)?;
+    let record = record.filter(|record| record.source == hello.source).ok_or_else(|| {
+        let text = format!(
+            "volume {name} is not registered for source {}; run `ublk-tap-receiver volume add \
+             {name} --source {} ...`",
+            hello.source, hello.source
+        );
+        refusal(RefusalCode::UnknownVolume, text)
+    })?;
+    check_geometry(&record, spec)?;
+    match &record.disk {
+        Some(bound) if *bound != spec.identity => {
+            let text = format!(
+                "volume {name} belongs to disk {bound}, not to {}; add that disk, or remove and \
+                 add the volume at the receiver",
+                spec.identity
+            );
+            Err(refusal(RefusalCode::WrongDisk, text))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_geometry(record: &VolumeRecord, spec: &VolumeSpec) -> Result<(), Refusal> {
+    let name = &record.name;
+    let text = if record.size_bytes != spec.size_bytes {
+        format!(
+            "volume {name} is registered with a size of {} bytes, the disk has {}",
+            record.size_bytes, spec.size_bytes
+        )
+    } else if record.sector_bytes != spec.sector_bytes {
+        format!(
+            "volume {name} is registered with a sector size of {} bytes, the disk has {}",
+            record.sector_bytes, spec.sector_bytes
+        )
+    } else {
+        return Ok(());
+    };
+    Err(refusal(RefusalCode::Geometry, text + "; remove and add the volume at the receiver"))
+}
+
+fn fence(hello: &Hello, here: Generation) -> Result<(), Refusal> {
+    let said = hello.generation;
+    if said == Generation::default() || said == here {
+        return Ok(());
+    }
+    let text = format!(
+        "group {} is at generation {here} here, the source is at {said}: another history has \
+         begun since",
+        hello.group
+    );
+    Err(refusal(RefusalCode::Fenced, text))
+}
+
+fn bind(catalog: &Catalog, hello: &Hello) -> Result<(), Refusal> {
+    for spec in &hello.volumes {
+        let name = VolumeName { group: hello.group.clone(), volume: spec.name.clone() };
+        let bound = catalog.bind_disk(&name, &spec.identity).map_err(unable)?;
+        if bound != spec.identity {
+            let text = format!("volume {name} belongs to disk {bound} since a moment ago");
+            return Err(refusal(RefusalCode::WrongDisk, text));
+        }
+    }
+    Ok(())
+}
+
+fn refusal(code: RefusalCode, text: String) -> Refusal {
+    Refusal { code, text }
+}
+
+fn unable(error: CatalogError) -> Refusal {
+    refusal(RefusalCode::Unable, error.to_string())
+}

@@ -1,0 +1,108 @@
+//! Batches: one unidirectional stream each, read whole, verified, handed on.
+
+use crate::serve::{Hub, Room};
+use bytes::Bytes;
+use link::FrameError;
+use std::sync::Arc;
+use wire::{BatchHeader, RECORD_HEADER_BYTES, RecordHeader};
+
+/// What a batch was found to be.
+pub(super) enum Found {
+    /// Verified records and the room they take.
+    Records(Vec<(RecordHeader, Bytes)>, Room),
+    /// It is of another session: dropped.
+    Other,
+}
+
+/// Reads one batch of `session`. An error ends the session, in words.
+pub(super) async fn read(
+    hub: &Arc<Hub>,
+    session: u64,
+    stream: &mut quinn::RecvStream,
+) -> Result<Found, String> {
+    let text = |error: FrameError| error.to_string();
+    let header = link::read_batch_header(stream).await.map_err(text)?;
+    if header.session != session {
+        return Ok(Found::Other);
+    }
+    // Waiting here leaves the bytes in the link's window, and so with the source.
+    let room = hub.room.clone().acquire_many_owned(header.bytes).await;
+    let room = room.map_err(|_| "the receiver is stopping".to_owned())?;
+    let mut body = Vec::new();
+    link::read_batch_body(stream, &header, &mut body).await.map_err(text)?;
+    Ok(Found::Records(split(&header, Bytes::from(body))?, room))
+}
+
+/// The records of a body, each verified against its checksum (P9).
+fn split(header: &BatchHeader, mut body: Bytes) -> Result<Vec<(RecordHeader, Bytes)>, String> {
+    let mut records = Vec::with_capacity(header.records as usize);
+    for _ in 0..header.records {
+        let record = RecordHeader::parse(&body).map_err(|error| error.to_string())?;
+        let end = RECORD_HEADER_BYTES + record.payload_bytes as usize;
+        if body.len() < end {
+            return Err("a batch ends inside a record".into());
+        }
+        let mut whole = body.split_to(end);
+        let payload = whole.split_off(RECORD_HEADER_BYTES);
+        record.verify(&payload).map_err(|error| error.to_string())?;
+        records.push((record, payload));
+    }
+    if !body.is_empty() {
+        return Err("a batch is longer than its records".into());
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::{RecordKind, Stamp, TimeMark, VolumeIndex};
+
+    fn record(stamp: u64) -> Vec<u8> {
+        let header = RecordHeader {
+            kind: RecordKind::Write,
+            fua: false,
+            volume: VolumeIndex(0),
+            stamp: Stamp(stamp),
+            mark: TimeMark(stamp),
+            offset_bytes: 0,
+            length_bytes: 512,
+            payload_bytes: 512,
+            incarnation_id: 7,
+            checksum: 0,
+        };
+        let payload = [stamp as u8; 512];
+        let mut bytes = header.sealed(&payload).to_bytes().to_vec();
+        bytes.extend_from_slice(&payload);
+        bytes
+    }
+
+    fn header(records: u32, body: &[u8]) -> BatchHeader {
+        BatchHeader { session: 1, records, bytes: body.len() as u32 }
+    }
+
+    #[test]
+    fn a_whole_batch_is_split_and_every_cut_of_it_is_refused() {
+        let body = [record(1), record(2)].concat();
+        let split_at = |cut: usize, count| {
+            let part = Bytes::copy_from_slice(&body[..cut]);
+            split(&header(count, &part), part)
+        };
+        assert_eq!(split_at(body.len(), 2).unwrap().len(), 2);
+        assert!(split_at(body.len(), 1).is_err(), "left-over bytes");
+        assert!(split_at(body.len(), 3).is_err(), "a missing record");
+        for cut in 0..body.len() {
+            assert!(split_at(cut, 2).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_ends_the_session() {
+        let good = record(5);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(split(&header(1, &bad), Bytes::from(bad)).is_err(), "bit {bit}");
+        }
+    }
+}
