@@ -37,9 +37,10 @@ class Result:
         self.bench, self.floors = bench, dict(floors)
         self.pairs = {name: [] for name in self.floors}
         self.info = {}
+        self.failed = False
 
     def run(self, words):
-        """Takes in what the program prints; its stderr is for people. Ends the bench if it fails."""
+        """Takes in what the program prints; its stderr is for people. If it fails, so does the bench."""
         with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as child:
             for line in child.stdout:
                 if line.startswith("{"):
@@ -47,7 +48,8 @@ class Result:
                 else:
                     sys.stderr.write(line)
         if child.returncode != 0:
-            sys.exit(f"bench {self.bench}: {' '.join(words[:1])} ended with status {child.returncode}")
+            self.failed = True
+            print(f"bench {self.bench}: {words[0]} ended with status {child.returncode}", file=sys.stderr)
 
     def take(self, said):
         if "cell" in said:
@@ -69,9 +71,9 @@ class Result:
                 }
 
     def end(self, json_file):
-        """Prints the table, writes the file, ends with 1 if a cell is missing or below its floor."""
+        """Prints the table, writes the file; status 1 if a cell is missing or low, or a run failed."""
         cells = list(self.cells())
-        good = self.table(cells)
+        good = self.table(cells) and not self.failed
         if json_file:
             with open(json_file, "w", encoding="utf-8") as out:
                 json.dump({"bench": self.bench, "cells": cells, "info": self.info}, out, indent=1)
