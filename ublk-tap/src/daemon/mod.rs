@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::{Incarnation, Name};
 
 /// How a tap is run.
@@ -56,6 +56,9 @@ struct Parts {
     state: StateFile,
     ring: Arc<Ring>,
 }
+
+/// How long a tap started by `add` waits for it.
+const ADD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the tap of a group until it is told to end or its last volume is removed.
 pub fn run(options: &Options) -> Result<(), Failure> {
@@ -214,7 +217,7 @@ fn driver(
         clerk: parts.jobs,
         inbox: parts.inbox,
         post: parts.post,
-        on_demand: options.on_demand,
+        on_demand: options.on_demand.then_some(ADD_PATIENCE),
     }))
 }
 

@@ -165,6 +165,7 @@ impl Driver {
             self.link.port.send_volumes(Volumes { volumes });
         }
         self.tapped.insert(index, tapped);
+        self.was_used = true;
         Ok(index)
     }
 

@@ -63,8 +63,8 @@ pub struct DriverConfig {
     pub inbox: Receiver<Input>,
     /// The other end of the inbox.
     pub post: Sender<Input>,
-    /// Whether it ends when nothing is added.
-    pub on_demand: bool,
+    /// How long it waits for a first volume, if it was started for one.
+    pub on_demand: Option<Duration>,
 }
 
 /// A group at work.
@@ -92,7 +92,9 @@ pub struct Driver {
     pub(super) lost_since: Option<Instant>,
     pub(super) is_over: bool,
     started: Instant,
-    on_demand: bool,
+    on_demand: Option<Duration>,
+    /// It has had a volume.
+    pub(super) was_used: bool,
     trimmed: Instant,
 }
 
@@ -122,8 +124,6 @@ const TURN_BUSY: Duration = Duration::from_millis(20);
 const TURN_IDLE: Duration = Duration::from_millis(50);
 /// Inputs taken per turn.
 const INPUTS_MAX: usize = 256;
-/// How long a tap started by `add` waits for it.
-const ADD_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for an answer.
 const WAIT_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// How often the logs are looked at.
@@ -157,6 +157,7 @@ impl Driver {
             is_over: false,
             started: now,
             on_demand: config.on_demand,
+            was_used: false,
             trimmed: now,
         }
     }
@@ -418,18 +419,24 @@ impl Driver {
         }
     }
 
-    /// A tap somebody started to add a volume does not stay without one.
+    /// A tap somebody started to add a volume does not wait for one without end.
     fn consider_ending(&mut self, now: Instant) {
-        let is_empty = self.tapped.is_empty() && self.adding.is_empty();
-        let is_late = now.saturating_duration_since(self.started) > ADD_PATIENCE;
-        if self.on_demand && is_empty && is_late {
+        let waited = now.saturating_duration_since(self.started);
+        let is_late = self.on_demand.is_some_and(|patience| waited > patience);
+        if is_late && !self.was_used && self.is_empty() {
+            tracing::info!("nothing was added");
             self.is_over = true;
         }
     }
 
     /// An add has failed: a tap started for it ends.
     pub(super) fn end_if_unused(&mut self) {
-        self.is_over |= self.on_demand && self.tapped.is_empty() && self.adding.is_empty();
+        self.is_over |= self.on_demand.is_some() && self.is_empty();
+    }
+
+    /// Whether it has no volume, not even one that is coming or going.
+    pub(super) fn is_empty(&self) -> bool {
+        self.tapped.is_empty() && self.adding.is_empty() && self.removal.is_none()
     }
 }
 

@@ -147,7 +147,7 @@ impl Driver {
         } else {
             removal.stake.clone()
         };
-        let is_last = self.tapped.is_empty() && self.adding.is_empty();
+        let is_last = self.is_empty();
         self.is_over |= is_last;
         let removed = Removed {
             volumes,

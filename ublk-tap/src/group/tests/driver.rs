@@ -527,3 +527,25 @@ fn status_says_what_is_missing_while_there_is_no_shipper() {
         Rest::Unclean(Unclean::Abandoned)
     );
 }
+
+#[test]
+fn a_tap_started_for_a_volume_waits_for_the_first_and_answers_for_the_last() {
+    let mut host = Host::new();
+    host.on_demand = Some(Duration::from_millis(200));
+    let tap = host.tap();
+    eventually("nothing comes, so it ends", || tap.is_over());
+    tap.end();
+    let tap = host.tap();
+    whole(&host, &tap, "data");
+    std::thread::sleep(Duration::from_millis(300));
+    // Its patience is long over when the last volume is on its way out.
+    let removed = tap.remove(None, false).unwrap();
+    assert!(removed.clean && removed.is_last);
+    tap.end();
+    let tap = host.tap();
+    host.fronts.fails.store(true, Ordering::Release);
+    tap.add(&host.disk("other.img", SIZE, 1), "other")
+        .unwrap_err();
+    eventually("the add failed, so it ends", || tap.is_over());
+    tap.end();
+}

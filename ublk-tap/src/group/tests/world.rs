@@ -36,6 +36,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Host {
     root: tempfile::TempDir,
     pub(super) settings: Settings,
+    pub(super) on_demand: Option<Duration>,
     pub(super) fronts: Arc<FakeFronts>,
     pub(super) site: Arc<Site>,
     lives: AtomicU64,
@@ -85,6 +86,7 @@ impl Host {
         Self {
             root,
             settings,
+            on_demand: None,
             fronts: Arc::new(FakeFronts::default()),
             site: Arc::new(Site::default()),
             lives: AtomicU64::new(0),
@@ -166,7 +168,7 @@ impl Host {
             clerk: jobs,
             inbox,
             post: post.clone(),
-            on_demand: false,
+            on_demand: self.on_demand,
         });
         let driver = std::thread::spawn(move || driver.run());
         Tap {
