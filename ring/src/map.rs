@@ -141,6 +141,13 @@ impl TapMap {
         ))
     }
 
+    /// Address and length of the payload area, for the kernel to know it in advance.
+    pub(crate) fn payload_area(&self) -> (*mut u8, usize) {
+        let offset = self.layout.control_words * WORD_BYTES as usize;
+        let first = self.map.as_mut_ptr().wrapping_add(offset);
+        (first, self.layout.payload_bytes as usize)
+    }
+
     fn slot_words(&self, stamp: u64) -> SlotWords {
         let first = NonNull::from(self.descriptor(stamp)).cast();
         SlotWords { first }

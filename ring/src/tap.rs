@@ -209,6 +209,13 @@ impl Ring {
         self.geometry().payload_units_max() * UNIT_BYTES
     }
 
+    /// Address and length of the memory all payloads lie in, to be registered with an io_uring.
+    ///
+    /// Only a claim gives the right to use any of it. It stays mapped as long as the ring lives.
+    pub fn payload_area(&self) -> (*mut u8, usize) {
+        self.map.payload_area()
+    }
+
     /// Whether the stream is given up.
     pub fn is_closed(&self) -> bool {
         self.map.claimed().0.is_closed()

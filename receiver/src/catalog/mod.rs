@@ -22,7 +22,8 @@ mod tests;
 
 pub use error::{CatalogError, RedeemError};
 pub use records::{
-    GroupRecord, PointRecord, SourceRecord, StreamState, TargetRecord, TokenRecord, VolumeRecord, VolumeState,
+    GroupRecord, PointRecord, SourceRecord, StreamState, TargetRecord, TokenRecord, VolumeRecord,
+    VolumeState,
 };
 pub use store::Catalog;
 

@@ -369,7 +369,9 @@ impl Intake {
 
     /// Mean payload of the records received so far, in bytes.
     pub fn record_bytes_mean(&self) -> u64 {
-        self.taken_bytes.checked_div(self.taken_records).unwrap_or(0)
+        self.taken_bytes
+            .checked_div(self.taken_records)
+            .unwrap_or(0)
     }
 
     /// Stamp of the record that lies at `at`.

@@ -310,8 +310,10 @@ fn a_void_stamp_whose_record_was_damaged_stays_void_when_the_record_comes_again(
     intake.durable(Durable::Settle(mark(0, 3, &[2])));
     take(&mut intake, header(2), &[]);
     intake.advance();
-    let void: Vec<_> =
-        intake.records(Stamp::ZERO, Stamp(9)).map(|(_, slot)| slot.is_void()).collect();
+    let void: Vec<_> = intake
+        .records(Stamp::ZERO, Stamp(9))
+        .map(|(_, slot)| slot.is_void())
+        .collect();
     assert_eq!(void, [false, true, false]);
 }
 

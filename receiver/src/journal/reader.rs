@@ -50,6 +50,11 @@ impl Reader {
         }
     }
 
+    /// Forgets what was read ahead: the journal has grown since, over what was nothing then.
+    pub fn refresh(&mut self) {
+        self.window = Window::default();
+    }
+
     fn read_record(&mut self, at: RecordAt, payload: &mut Vec<u8>) -> Result<RecordHeader, Fault> {
         let start = at
             .offset_bytes

@@ -129,8 +129,10 @@ impl Points {
                 upto,
                 reason,
             } => {
-                self.go_back(after, mark);
-                self.doubt_all(after, upto.max(self.prefix), &reason);
+                if after < self.prefix {
+                    self.go_back(after, mark);
+                }
+                self.doubt_all(after, upto, &reason);
                 self.wanted.push_back(Wanted {
                     volume: None,
                     reason,
@@ -197,7 +199,10 @@ impl Points {
         self.reset(reason);
         for (name, state) in states {
             if counts_as(*state) {
-                let volume = Volume { state: VolumeState::Doubt, counts: true };
+                let volume = Volume {
+                    state: VolumeState::Doubt,
+                    counts: true,
+                };
                 self.volumes.insert(name.clone(), volume);
             }
         }
@@ -359,18 +364,20 @@ impl Points {
         }
     }
 
-    /// What was seen above `after` turned out to be gone: the newest point is at most there.
+    /// What was seen above `after` turned out to have a hole: it is taken back. Who joined since
+    /// joins again.
     fn go_back(&mut self, after: Stamp, mark: TimeMark) {
-        let inside = |(from, upto): &(Stamp, Stamp)| *from < after && after < *upto;
-        let stretch = self.stretches.iter().copied().find(inside);
         let states = self.states_at(after);
         for (name, volume) in &mut self.volumes {
-            volume.counts &= states.get(name).copied().is_some_and(counts_as);
+            volume.state = states.get(name).copied().unwrap_or_default();
+            volume.counts &= counts_as(volume.state);
         }
-        if let Some((from, _)) = stretch {
+        self.changes.retain(|(stamp, ..)| *stamp <= after);
+        let inside = |(from, upto): &(Stamp, Stamp)| *from < after && after < *upto;
+        if let Some((from, _)) = self.stretches.iter().copied().find(inside) {
             self.freeze(from, "a part of the journal is gone");
-            self.stretches.retain(|(_, upto)| *upto < from);
         }
+        self.stretches.retain(|(_, upto)| *upto <= after);
         let here = self.incarnation;
         if !self.volumes.values().any(|volume| volume.counts) {
             (self.point, self.frozen) = (None, None);
@@ -415,7 +422,7 @@ impl Points {
             return;
         }
         for volume in self.volumes.values_mut() {
-            volume.counts |= volume.state == VolumeState::Ready;
+            volume.counts |= is_exact(volume.state);
         }
         if self.volumes.values().any(|volume| volume.counts) {
             let (incarnation, stamp, mark) = (self.incarnation, self.prefix, self.mark);
@@ -429,13 +436,15 @@ impl Points {
 
     /// Who counts and is not exact, in words.
     fn inexact(&self) -> Option<String> {
-        let exact = |state| matches!(state, VolumeState::Ready | VolumeState::Left { .. });
-        let found = self
-            .volumes
-            .iter()
-            .find(|(_, volume)| volume.counts && !exact(volume.state));
+        let mut volumes = self.volumes.iter();
+        let found = volumes.find(|(_, volume)| volume.counts && !is_exact(volume.state));
         found.map(|(name, _)| format!("volume {name} must be copied again"))
     }
+}
+
+/// A volume in this state is what it was at its source.
+fn is_exact(state: VolumeState) -> bool {
+    matches!(state, VolumeState::Ready | VolumeState::Left { .. })
 }
 
 /// State of a volume that is not exact and not being copied.

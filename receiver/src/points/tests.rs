@@ -407,7 +407,7 @@ fn replay(image: &mut Content, records: &[Record]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(40000))]
     #[test]
     fn the_newest_point_can_always_be_had_and_is_what_the_source_was(
         ops in proptest::collection::vec(op(), 1..120)
@@ -574,6 +574,25 @@ fn a_volume_that_left_above_the_limit_is_not_as_it_was() {
         .member(1, MemberAction::Leave);
     story.0.open(incarnation(2));
     assert_eq!(story.0.state(&name(1)), VolumeState::Doubt);
+}
+
+#[test]
+fn a_volume_that_was_copied_and_left_while_others_were_copied_again_counts_from_then_on() {
+    let mut story = Story::begin();
+    story
+        .member(0, MemberAction::Join)
+        .member(0, MemberAction::Ready);
+    story
+        .member(0, MemberAction::Join)
+        .member(1, MemberAction::Join);
+    story
+        .member(1, MemberAction::Ready)
+        .member(1, MemberAction::Leave);
+    assert!(!story.0.counts(&name(1)));
+    story.member(0, MemberAction::Ready);
+    assert!(story.0.counts(&name(1)));
+    story.member(1, MemberAction::Join);
+    assert_eq!((story.0.limit(), story.point()), (Stamp(7), Some(7)));
 }
 
 #[test]

@@ -53,7 +53,9 @@ pub(super) fn spawn(
         room: None,
         stopped: false,
     };
-    std::thread::Builder::new().name(name).spawn(move || actor.run(&told))
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || actor.run(&told))
 }
 
 impl Actor {
@@ -79,11 +81,16 @@ impl Actor {
 
     fn patience(&self) -> Duration {
         let deadline = self.group.deadline().unwrap_or(Duration::MAX);
-        deadline.saturating_sub(self.begun.elapsed()).clamp(Duration::from_millis(1), TICK)
+        deadline
+            .saturating_sub(self.begun.elapsed())
+            .clamp(Duration::from_millis(1), TICK)
     }
 
     fn now(&self) -> Now {
-        Now { wall: wall_clock(), up: self.begun.elapsed() }
+        Now {
+            wall: wall_clock(),
+            up: self.begun.elapsed(),
+        }
     }
 
     fn take(&mut self, told: Told) {
@@ -174,7 +181,10 @@ impl Actor {
 
     fn removed(&mut self, volume: Name) {
         let answer = self.removals.remove(&volume);
-        let name = VolumeName { group: self.group.name().clone(), volume };
+        let name = VolumeName {
+            group: self.group.name().clone(),
+            volume,
+        };
         self.work(Work::Remove(name, answer));
     }
 

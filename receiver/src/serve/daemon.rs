@@ -25,12 +25,18 @@ impl Daemon for Live {
         let Self(hub) = self;
         let facts = hub.journal_facts();
         let names = hub.handles().into_iter().map(|(name, _)| name);
-        let groups = names.filter_map(|name| hub.ask(&name, Told::Status)).collect();
+        let groups = names
+            .filter_map(|name| hub.ask(&name, Told::Status))
+            .collect();
         let (bytes, bytes_max, segments) = (facts.bytes, facts.bytes_max, facts.segments);
         Status {
             running: true,
             listen: hub.listen.clone(),
-            journal: JournalStatus { bytes, bytes_max, segments },
+            journal: JournalStatus {
+                bytes,
+                bytes_max,
+                segments,
+            },
             error: facts.failed,
             groups,
             ..Status::default()
@@ -41,7 +47,8 @@ impl Daemon for Live {
         let records = self.0.catalog.volumes().unwrap_or_default();
         for record in records.iter().filter(|record| record.source == *source) {
             let reason = format!("source {source} was revoked here");
-            self.0.tell(&record.name.group, Told::Event(Event::Dismissed(reason)));
+            self.0
+                .tell(&record.name.group, Told::Event(Event::Dismissed(reason)));
         }
     }
 
@@ -60,7 +67,9 @@ impl Daemon for Live {
         if self.0.group(&volume.group).is_none() {
             return Ok(());
         }
-        let gone = self.0.ask(&volume.group, |answer| Told::Remove(volume.volume.clone(), answer));
+        let gone = self.0.ask(&volume.group, |answer| {
+            Told::Remove(volume.volume.clone(), answer)
+        });
         gone.ok_or_else(|| format!("volume {volume} is still being written; try again later"))
     }
 
@@ -68,7 +77,12 @@ impl Daemon for Live {
         let id = self.0.number();
         let (hub, group) = (self.0.clone(), volume.group.clone());
         // Made before the answer is there: whatever becomes of it, the hold is released.
-        let mut lease = Lease { hub, group, id, at: Stamp::ZERO };
+        let mut lease = Lease {
+            hub,
+            group,
+            id,
+            at: Stamp::ZERO,
+        };
         let ask = |answer| Told::Hold(id, volume.volume.clone(), answer);
         match self.0.ask(&volume.group, ask) {
             Some(held) => lease.at = held?,
@@ -86,6 +100,7 @@ impl Hold for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.hub.tell(&self.group, Told::Event(Event::Release(self.id)));
+        self.hub
+            .tell(&self.group, Told::Event(Event::Release(self.id)));
     }
 }

@@ -109,19 +109,28 @@ impl Hub {
 
     /// The journal; it is there before anyone can ask.
     pub(super) fn journal(&self) -> &Journal {
-        &self.journal.get().expect("the journal is started before the groups").0
+        &self
+            .journal
+            .get()
+            .expect("the journal is started before the groups")
+            .0
     }
 
     /// A reader of the journal for a worker.
     pub(super) fn reader(&self) -> crate::journal::Reader {
-        let JournalHandle(journal, dir) =
-            self.journal.get().expect("the journal is started before the groups");
+        let JournalHandle(journal, dir) = self
+            .journal
+            .get()
+            .expect("the journal is started before the groups");
         crate::journal::Reader::new(dir.clone(), journal.id(), journal.segment_bytes())
     }
 
     /// How the journal is.
     pub(super) fn journal_facts(&self) -> Facts {
-        self.journal.get().map(|JournalHandle(journal, _)| journal.facts()).unwrap_or_default()
+        self.journal
+            .get()
+            .map(|JournalHandle(journal, _)| journal.facts())
+            .unwrap_or_default()
     }
 
     /// A number nobody had in this process.
@@ -144,14 +153,20 @@ impl Hub {
         let name = group.name().clone();
         let (tell, told) = mpsc::channel();
         let (work, works) = mpsc::channel();
-        let handle = Handle { tell: tell.clone(), work };
+        let handle = Handle {
+            tell: tell.clone(),
+            work,
+        };
         let worker = super::worker::spawn(self.clone(), name.clone(), works, tell)?;
         for record in records {
             let refused = handle.open(record).err();
             if let Some(reason) = &refused {
                 tracing::error!(volume = %record.name, reason, "volume not served");
             }
-            let now = Registered { refused, ..registered(record) };
+            let now = Registered {
+                refused,
+                ..registered(record)
+            };
             let added = Event::Added(record.name.volume.clone(), now);
             let _ = handle.tell.send(Told::Event(added));
         }
@@ -167,12 +182,16 @@ impl Hub {
     }
 
     pub(super) fn handles(&self) -> Vec<(Name, Handle)> {
-        lock(&self.groups).iter().map(|(name, handle)| (name.clone(), handle.clone())).collect()
+        lock(&self.groups)
+            .iter()
+            .map(|(name, handle)| (name.clone(), handle.clone()))
+            .collect()
     }
 
     /// Tells a group's actor; false if there is none.
     pub fn tell(&self, group: &Name, told: Told) -> bool {
-        self.group(group).is_some_and(|handle| handle.tell.send(told).is_ok())
+        self.group(group)
+            .is_some_and(|handle| handle.tell.send(told).is_ok())
     }
 
     /// Asks a group's actor something that it answers through a channel.
@@ -233,14 +252,20 @@ impl Handle {
     pub(super) fn open(&self, record: &VolumeRecord) -> Result<(), String> {
         let (answer, answered) = mpsc::sync_channel(1);
         let _ = self.work.send(Work::Add(Box::new(record.clone()), answer));
-        answered.recv().unwrap_or_else(|_| Err("the worker of the group is gone".into()))
+        answered
+            .recv()
+            .unwrap_or_else(|_| Err("the worker of the group is gone".into()))
     }
 }
 
 /// A volume as registered, its targets open.
 pub(super) fn registered(record: &VolumeRecord) -> Registered {
     let (size_bytes, sector_bytes) = (record.size_bytes, record.sector_bytes);
-    Registered { size_bytes, sector_bytes, refused: None }
+    Registered {
+        size_bytes,
+        sector_bytes,
+        refused: None,
+    }
 }
 
 /// The journal's news, to whom they belong.
@@ -256,7 +281,8 @@ impl Sink for Router {
             }
             let owner = lock(&self.0.owners).get(&stream).cloned();
             if let Some(owner) = owner {
-                self.0.tell(&owner, Told::Event(Event::Durable(stream, run)));
+                self.0
+                    .tell(&owner, Told::Event(Event::Durable(stream, run)));
             }
         }
     }
@@ -270,7 +296,8 @@ impl Sink for Router {
     fn failed(&mut self, reason: &str) {
         tracing::error!(reason, "the journal has failed");
         for (name, _) in self.0.handles() {
-            self.0.tell(&name, Told::Event(Event::JournalFailed(reason.into())));
+            self.0
+                .tell(&name, Told::Event(Event::JournalFailed(reason.into())));
         }
     }
 }

@@ -38,10 +38,16 @@ pub const INTAKE_BYTES_MAX: usize = 64 << 20;
 pub fn run(settings: Settings, catalog: Arc<Catalog>) -> Result<(), Failure> {
     let identity = link::Identity::load(&settings.identity_dir())
         .map_err(|error| Failure::refused(error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     let hub = restore::start(&settings, &catalog)?;
-    let operator = Operator::new(settings.clone(), catalog, Arc::new(daemon::Live(hub.clone())));
+    let operator = Operator::new(
+        settings.clone(),
+        catalog,
+        Arc::new(daemon::Live(hub.clone())),
+    );
     let control = Server::start(operator, &settings.control_path())
         .map_err(|error| Failure::failed(format!("cannot serve the control socket: {error}")))?;
     let served = runtime.block_on(serve_until_told(&settings, &identity, &hub));
@@ -81,5 +87,7 @@ fn link_closed(endpoint: &quinn::Endpoint) {
 /// The wall clock as a time mark.
 pub(crate) fn wall_clock() -> TimeMark {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    TimeMark(since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
+    TimeMark(since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }))
 }

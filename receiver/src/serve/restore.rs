@@ -43,7 +43,11 @@ pub(super) fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<H
     let writer = Writer::start(store, dir.clone(), recovered, limits, fresh);
     let writer = writer.map_err(journal_failure)?;
     catalog.bind_journal(writer.id().0)?;
-    let hub = Arc::new(Hub::new(catalog.clone(), settings.listen.to_string(), next_stream));
+    let hub = Arc::new(Hub::new(
+        catalog.clone(),
+        settings.listen.to_string(),
+        next_stream,
+    ));
     let journal = Journal::start(writer, Box::new(Router(hub.clone())));
     let journal = journal.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     hub.set_journal(journal, dir);
@@ -64,7 +68,10 @@ struct Waiting {
 fn registered_groups(catalog: &Catalog) -> Result<BTreeMap<Name, Waiting>, Failure> {
     let mut by_group: BTreeMap<Name, Vec<VolumeRecord>> = BTreeMap::new();
     for record in catalog.volumes()? {
-        by_group.entry(record.name.group.clone()).or_default().push(record);
+        by_group
+            .entry(record.name.group.clone())
+            .or_default()
+            .push(record);
     }
     let mut groups = BTreeMap::new();
     for (name, records) in by_group {
@@ -81,10 +88,21 @@ fn restored(
     records: &[VolumeRecord],
 ) -> Result<Restored, CatalogError> {
     let base = catalog.stream(name)?;
-    let generation = catalog.group(name)?.map_or(0, |group| group.generation.counter);
-    let source = records.first().map_or_else(|| name.clone(), |record| record.source.clone());
-    let volumes = records.iter().map(|record| (record.name.volume.clone(), registered(record)));
-    Ok(Restored::new((name.clone(), source), volumes.collect(), base, generation))
+    let generation = catalog
+        .group(name)?
+        .map_or(0, |group| group.generation.counter);
+    let source = records
+        .first()
+        .map_or_else(|| name.clone(), |record| record.source.clone());
+    let volumes = records
+        .iter()
+        .map(|record| (record.name.volume.clone(), registered(record)));
+    Ok(Restored::new(
+        (name.clone(), source),
+        volumes.collect(),
+        base,
+        generation,
+    ))
 }
 
 fn begin(
@@ -94,7 +112,9 @@ fn begin(
     owners: &BTreeMap<StreamNumber, Name>,
 ) -> Result<(), Failure> {
     let (group, retired) = waiting.restored.finish();
-    let mine = owners.iter().filter(|(stream, owner)| *owner == name && !retired.contains(stream));
+    let mine = owners
+        .iter()
+        .filter(|(stream, owner)| *owner == name && !retired.contains(stream));
     for (stream, _) in mine {
         hub.own(*stream, name);
     }
@@ -111,7 +131,9 @@ pub(super) fn begin_fresh(hub: &Arc<Hub>, record: &VolumeRecord) -> Result<(), S
     let records = std::slice::from_ref(record);
     let restored = restored(&hub.catalog, &record.name.group, records);
     let (group, _) = restored.map_err(|error| error.to_string())?.finish();
-    let handle = hub.start_group(group, &[]).map_err(|error| error.to_string())?;
+    let handle = hub
+        .start_group(group, &[])
+        .map_err(|error| error.to_string())?;
     handle.open(record)
 }
 

@@ -41,7 +41,12 @@ pub(super) fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let reader = hub.reader();
     let name = format!("apply {group}");
-    let mut worker = Worker { hub, group, applier: Applier::new(), reader };
+    let mut worker = Worker {
+        hub,
+        group,
+        applier: Applier::new(),
+        reader,
+    };
     std::thread::Builder::new().name(name).spawn(move || {
         while let Ok(work) = works.recv() {
             if let Some(outcome) = worker.take(work)
@@ -73,9 +78,11 @@ impl Worker {
 
     fn job(&mut self, job: Job) -> JobOutcome {
         let done = match job {
-            Job::Commit(state) => {
-                self.hub.catalog.commit_stream(&self.group, &state).map_err(failed)
-            }
+            Job::Commit(state) => self
+                .hub
+                .catalog
+                .commit_stream(&self.group, &state)
+                .map_err(failed),
             Job::Step(step) => self.step(step),
         };
         match done {
@@ -88,24 +95,39 @@ impl Worker {
     }
 
     fn step(&mut self, step: Step) -> Result<(), JobOutcome> {
+        // All records of the step are durable by now, so what is read from here on is whole.
+        self.reader.refresh();
         let mut folds = Vec::with_capacity(step.changes.len());
         for (volume, changes) in step.changes {
-            let name = VolumeName { group: self.group.clone(), volume: volume.clone() };
+            let name = VolumeName {
+                group: self.group.clone(),
+                volume: volume.clone(),
+            };
             let Some(mut fold) = self.applier.fold(&name) else {
-                return Err(JobOutcome::Failed(format!("volume {name} has no open targets")));
+                return Err(JobOutcome::Failed(format!(
+                    "volume {name} has no open targets"
+                )));
             };
             for change in changes {
                 fold.push(change).map_err(failed)?;
             }
             folds.push((volume, fold));
         }
-        let loaded = self.applier.load(&self.group, folds, &mut self.reader).map_err(damage)?;
+        let loaded = self
+            .applier
+            .load(&self.group, folds, &mut self.reader)
+            .map_err(damage)?;
         if let Some(heading) = &step.heading {
-            self.hub.catalog.commit_stream(&self.group, heading).map_err(failed)?;
+            self.hub
+                .catalog
+                .commit_stream(&self.group, heading)
+                .map_err(failed)?;
         }
         let applied = self.applier.apply(loaded).map_err(damage)?;
         let catalog = &self.hub.catalog;
-        catalog.commit_applied(&self.group, &step.reached, &applied).map_err(failed)
+        catalog
+            .commit_applied(&self.group, &step.reached, &applied)
+            .map_err(failed)
     }
 }
 

@@ -33,7 +33,10 @@ fn identify(catalog: &Catalog, pin: Pin, hello: &Hello) -> Result<(), Refusal> {
     let record = catalog.source_by_pin(pin).map_err(unable)?;
     let text = match record {
         Some(record) if record.revoked_unix_s.is_some() => {
-            format!("source {} was revoked; ask for a new token and join again", record.name)
+            format!(
+                "source {} was revoked; ask for a new token and join again",
+                record.name
+            )
         }
         Some(record) if record.name == hello.source => return Ok(()),
         Some(record) => format!(
@@ -46,16 +49,21 @@ fn identify(catalog: &Catalog, pin: Pin, hello: &Hello) -> Result<(), Refusal> {
 }
 
 fn check_volume(catalog: &Catalog, hello: &Hello, spec: &VolumeSpec) -> Result<(), Refusal> {
-    let name = VolumeName { group: hello.group.clone(), volume: spec.name.clone() };
+    let name = VolumeName {
+        group: hello.group.clone(),
+        volume: spec.name.clone(),
+    };
     let record = catalog.volume(&name).map_err(unable)?;
-    let record = record.filter(|record| record.source == hello.source).ok_or_else(|| {
-        let text = format!(
-            "volume {name} is not registered for source {}; run `ublk-tap-receiver volume add \
+    let record = record
+        .filter(|record| record.source == hello.source)
+        .ok_or_else(|| {
+            let text = format!(
+                "volume {name} is not registered for source {}; run `ublk-tap-receiver volume add \
              {name} --source {} ...`",
-            hello.source, hello.source
-        );
-        refusal(RefusalCode::UnknownVolume, text)
-    })?;
+                hello.source, hello.source
+            );
+            refusal(RefusalCode::UnknownVolume, text)
+        })?;
     check_geometry(&record, spec)?;
     match &record.disk {
         Some(bound) if *bound != spec.identity => {
@@ -85,7 +93,10 @@ fn check_geometry(record: &VolumeRecord, spec: &VolumeSpec) -> Result<(), Refusa
     } else {
         return Ok(());
     };
-    Err(refusal(RefusalCode::Geometry, text + "; remove and add the volume at the receiver"))
+    Err(refusal(
+        RefusalCode::Geometry,
+        text + "; remove and add the volume at the receiver",
+    ))
 }
 
 fn fence(hello: &Hello, here: Generation) -> Result<(), Refusal> {
@@ -103,7 +114,10 @@ fn fence(hello: &Hello, here: Generation) -> Result<(), Refusal> {
 
 fn bind(catalog: &Catalog, hello: &Hello) -> Result<(), Refusal> {
     for spec in &hello.volumes {
-        let name = VolumeName { group: hello.group.clone(), volume: spec.name.clone() };
+        let name = VolumeName {
+            group: hello.group.clone(),
+            volume: spec.name.clone(),
+        };
         let bound = catalog.bind_disk(&name, &spec.identity).map_err(unable)?;
         if bound != spec.identity {
             let text = format!("volume {name} belongs to disk {bound} since a moment ago");

@@ -29,7 +29,9 @@ pub(super) async fn read(
     let room = hub.room.clone().acquire_many_owned(header.bytes).await;
     let room = room.map_err(|_| "the receiver is stopping".to_owned())?;
     let mut body = Vec::new();
-    link::read_batch_body(stream, &header, &mut body).await.map_err(text)?;
+    link::read_batch_body(stream, &header, &mut body)
+        .await
+        .map_err(text)?;
     Ok(Found::Records(split(&header, Bytes::from(body))?, room))
 }
 
@@ -78,7 +80,11 @@ mod tests {
     }
 
     fn header(records: u32, body: &[u8]) -> BatchHeader {
-        BatchHeader { session: 1, records, bytes: body.len() as u32 }
+        BatchHeader {
+            session: 1,
+            records,
+            bytes: body.len() as u32,
+        }
     }
 
     #[test]
@@ -102,7 +108,10 @@ mod tests {
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(split(&header(1, &bad), Bytes::from(bad)).is_err(), "bit {bit}");
+            assert!(
+                split(&header(1, &bad), Bytes::from(bad)).is_err(),
+                "bit {bit}"
+            );
         }
     }
 }

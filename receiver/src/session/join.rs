@@ -19,7 +19,10 @@ pub(super) async fn serve(hub: &Arc<Hub>, connection: &quinn::Connection) {
 
 async fn converse(hub: &Arc<Hub>, connection: &quinn::Connection) -> Result<(), String> {
     let text = |error: link::FrameError| error.to_string();
-    let (mut say, mut hear) = connection.accept_bi().await.map_err(|error| error.to_string())?;
+    let (mut say, mut hear) = connection
+        .accept_bi()
+        .await
+        .map_err(|error| error.to_string())?;
     let request = link::read_join_request(&mut hear).await.map_err(text)?;
     let pin = link::peer_pin(connection).ok_or("no certificate was shown")?;
     let reply = redeem(hub, request, pin).await;
@@ -28,7 +31,9 @@ async fn converse(hub: &Arc<Hub>, connection: &quinn::Connection) -> Result<(), 
 
 async fn redeem(hub: &Arc<Hub>, request: JoinRequest, pin: Pin) -> JoinReply {
     let catalog = hub.catalog.clone();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     let source = request.source.clone();
     let redeemed = tokio::task::spawn_blocking(move || {
         catalog.redeem(&request.secret, &request.source, pin, now)

@@ -38,7 +38,9 @@ async fn greet(hub: &Arc<Hub>, connection: &quinn::Connection) -> Result<(), Str
     match admit(hub, pin, &hello).await {
         Ok(admitted) if hello.probe => {
             let ack = probe_ack(&admitted);
-            link::write_control(&mut say, &ack).await.map_err(|error| error.to_string())?;
+            link::write_control(&mut say, &ack)
+                .await
+                .map_err(|error| error.to_string())?;
             // The source closes when it has read this.
             let _ = tokio::time::timeout(link::GOODBYE_PATIENCE, connection.closed()).await;
             Ok(())
@@ -46,7 +48,13 @@ async fn greet(hub: &Arc<Hub>, connection: &quinn::Connection) -> Result<(), Str
         Ok(admitted) => {
             let (group, session) = (hello.group.clone(), hub.number());
             let (hub, connection) = (hub.clone(), connection.clone());
-            let talk = Talk { hub, connection, say, group, session };
+            let talk = Talk {
+                hub,
+                connection,
+                say,
+                group,
+                session,
+            };
             talk.run(hear, admitted).await
         }
         Err(refusal) => {
@@ -62,7 +70,10 @@ async fn greet(hub: &Arc<Hub>, connection: &quinn::Connection) -> Result<(), Str
 async fn first_message(
     connection: &quinn::Connection,
 ) -> Result<(quinn::SendStream, quinn::RecvStream, Hello), String> {
-    let (say, mut hear) = connection.accept_bi().await.map_err(|error| error.to_string())?;
+    let (say, mut hear) = connection
+        .accept_bi()
+        .await
+        .map_err(|error| error.to_string())?;
     match link::read_control(&mut hear).await {
         Ok(Control::Hello(hello)) => Ok((say, hear, hello)),
         Ok(_) => Err("a session begins with hello".into()),
@@ -72,16 +83,25 @@ async fn first_message(
 
 /// Checks the hello against the catalog, off the network's thread, and asks the group.
 async fn admit(hub: &Arc<Hub>, pin: Pin, hello: &Hello) -> Result<Admitted, Refusal> {
-    let unable = |text: &str| Refusal { code: RefusalCode::Unable, text: text.into() };
+    let unable = |text: &str| Refusal {
+        code: RefusalCode::Unable,
+        text: text.into(),
+    };
     let (catalog, asked) = (hub.catalog.clone(), hello.clone());
     let checked = tokio::task::spawn_blocking(move || admission::check(&catalog, pin, &asked));
-    let generation = checked.await.map_err(|_| unable("the receiver failed; see its log"))??;
+    let generation = checked
+        .await
+        .map_err(|_| unable("the receiver failed; see its log"))??;
     let (answer, answered) = oneshot::channel();
     hub.tell(&hello.group, Told::Probe(Box::new(hello.clone()), answer));
     match answered.await {
         Ok(None) => {
             let (hello, number) = (hello.clone(), hub.stream_number());
-            Ok(Admitted { hello, generation, number })
+            Ok(Admitted {
+                hello,
+                generation,
+                number,
+            })
         }
         Ok(Some(refusal)) => Err(refusal),
         Err(_) => Err(unable("the group is not served; see the receiver's log")),

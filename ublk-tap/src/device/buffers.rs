@@ -5,6 +5,7 @@
 //! and the queue goes on (P11). Page aligned, as direct I/O wants.
 
 use super::extents::{Extent, Extents};
+use super::registered::Area;
 use memmap2::{MmapMut, MmapOptions};
 use std::io;
 
@@ -34,6 +35,14 @@ impl Buffers {
             memory,
             extents: Extents::new(units),
         })
+    }
+
+    /// All of the memory, to be registered with the io_uring of the queue.
+    pub(super) fn area(&mut self) -> Area {
+        Area {
+            first: self.memory.as_mut_ptr(),
+            bytes: self.memory.len(),
+        }
     }
 
     /// Lends `bytes`, or nothing while there is no room.

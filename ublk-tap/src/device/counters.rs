@@ -63,8 +63,10 @@ impl Counters {
         add(&self.uncaptured_bytes, bytes);
     }
 
-    pub(super) fn failed(&self) {
+    /// One failed; how many have so far.
+    pub(super) fn failed(&self) -> u64 {
         add(&self.failed, 1);
+        self.failed.load(Ordering::Relaxed)
     }
 }
 

@@ -24,11 +24,10 @@ mod params;
 mod parking;
 mod progress;
 mod queue;
+mod registered;
 mod request;
 mod wake;
 mod worker;
-#[cfg(test)]
-mod worker_tests;
 
 pub use counters::{Fault, FaultList, Stats};
 pub use error::{DeviceError, StopError};

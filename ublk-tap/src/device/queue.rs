@@ -10,6 +10,7 @@
 use super::buffers::Buffers;
 use super::char_device::CharDevice;
 use super::progress::{DiskOp, ZERO_CHUNK_BYTES};
+use super::registered::{Area, Registered};
 use super::request::RawRequest;
 use super::wake::Waker;
 use super::worker::{Parts, Port, Volume, Worker};
@@ -66,9 +67,11 @@ pub(super) fn serve(start: Start, ready: impl FnOnce()) -> Result<(), UblkError>
     let queue = UblkQueue::new(qid, &dev)?;
     let queue = queue.submit_fetch_commands_unified(BufDescList::Slices(None))?;
     let bell = parts.waker.as_raw_fd();
+    let mut buffers = Buffers::new(pool_bytes)?;
+    let registered = register(&volume, &mut buffers);
     let parts = Parts {
         depth: dev.dev_info.queue_depth,
-        buffers: Buffers::new(pool_bytes)?,
+        buffers,
         waker: parts.waker,
         counters: parts.counters,
         ways: parts.ways,
@@ -77,6 +80,7 @@ pub(super) fn serve(start: Start, ready: impl FnOnce()) -> Result<(), UblkError>
         queue: &queue,
         qid,
         chars: CharDevice::of(&dev),
+        registered,
         bell,
     };
     let mut worker = Worker::new(port, volume, parts);
@@ -87,6 +91,16 @@ pub(super) fn serve(start: Start, ready: impl FnOnce()) -> Result<(), UblkError>
     assert!(worker.is_idle(), "a stopped queue has no requests");
     std::mem::forget(guard);
     Ok(())
+}
+
+/// Tells the kernel which memory our operations will name.
+fn register(volume: &Volume, buffers: &mut Buffers) -> Registered {
+    let (first, bytes) = volume.ring.payload_area();
+    let areas = [Area { first, bytes }, buffers.area()];
+    Registered::new(&areas).unwrap_or_else(|error| {
+        tracing::warn!(%error, "buffers are not registered; requests cost a little more");
+        Registered::default()
+    })
 }
 
 fn run(queue: &UblkQueue<'_>, worker: &mut Worker<KernelPort<'_>>) {
@@ -149,6 +163,7 @@ struct KernelPort<'q> {
     queue: &'q UblkQueue<'q>,
     qid: u16,
     chars: CharDevice<'q>,
+    registered: Registered,
     bell: i32,
 }
 
@@ -185,7 +200,7 @@ impl Port for KernelPort<'_> {
     }
 
     fn issue(&mut self, tag: u16, op: DiskOp, memory: *mut u8) {
-        self.push(entry_of(op, memory), tag, Source::Disk);
+        self.push(entry_of(op, memory, &self.registered), tag, Source::Disk);
     }
 
     fn complete(&mut self, tag: u16, result: i32) {
@@ -205,31 +220,43 @@ impl Port for KernelPort<'_> {
     }
 }
 
-fn entry_of(op: DiskOp, memory: *mut u8) -> squeue::Entry {
+/// The operation for the io_uring; its data is at `memory`.
+fn entry_of(op: DiskOp, memory: *mut u8, registered: &Registered) -> squeue::Entry {
     let at = |done_bytes: u32| memory.wrapping_add(done_bytes as usize);
-    let fallocate = |mode: i32, offset_bytes: u64, length_bytes: u32| {
-        let op = opcode::Fallocate::new(DISK, u64::from(length_bytes));
-        op.offset(offset_bytes)
-            .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
-            .build()
-    };
     match op {
         DiskOp::Read {
             offset_bytes,
             done_bytes,
             length_bytes,
-        } => opcode::Read::new(DISK, at(done_bytes), length_bytes)
-            .offset(offset_bytes)
-            .build(),
+        } => {
+            let at = at(done_bytes);
+            match registered.index_of(at, length_bytes) {
+                Some(index) => opcode::ReadFixed::new(DISK, at, length_bytes, index)
+                    .offset(offset_bytes)
+                    .build(),
+                None => opcode::Read::new(DISK, at, length_bytes)
+                    .offset(offset_bytes)
+                    .build(),
+            }
+        }
         DiskOp::Write {
             offset_bytes,
             done_bytes,
             length_bytes,
             durable,
         } => {
+            let at = at(done_bytes);
             let flags = if durable { libc::RWF_DSYNC } else { 0 };
-            let op = opcode::Write::new(DISK, at(done_bytes), length_bytes);
-            op.offset(offset_bytes).rw_flags(flags).build()
+            match registered.index_of(at, length_bytes) {
+                Some(index) => opcode::WriteFixed::new(DISK, at, length_bytes, index)
+                    .offset(offset_bytes)
+                    .rw_flags(flags)
+                    .build(),
+                None => opcode::Write::new(DISK, at, length_bytes)
+                    .offset(offset_bytes)
+                    .rw_flags(flags)
+                    .build(),
+            }
         }
         DiskOp::WriteZeroes {
             offset_bytes,
@@ -250,6 +277,13 @@ fn entry_of(op: DiskOp, memory: *mut u8) -> squeue::Entry {
             .flags(types::FsyncFlags::DATASYNC)
             .build(),
     }
+}
+
+fn fallocate(mode: i32, offset_bytes: u64, length_bytes: u32) -> squeue::Entry {
+    let op = opcode::Fallocate::new(DISK, u64::from(length_bytes));
+    op.offset(offset_bytes)
+        .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
+        .build()
 }
 
 /// Ends the process when a panic unwinds through it.

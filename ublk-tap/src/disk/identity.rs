@@ -28,6 +28,7 @@ pub(super) fn of_file(metadata: &fs::Metadata) -> String {
 fn of_whole(dir: &BlockDir, dev: Dev) -> Option<String> {
     let tagged = |tag: &str, file: &str| dir.whole_text(file).map(|text| format!("{tag}:{text}"));
     tagged("dm", "dm/uuid")
+        .or_else(|| tagged("dm-name", "dm/name"))
         .or_else(|| tagged("md", "md/uuid"))
         .or_else(|| tagged("wwn", "wwid"))
         .or_else(|| tagged("wwn", "device/wwid"))

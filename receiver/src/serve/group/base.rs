@@ -48,9 +48,10 @@ impl Group {
             let state = self.base.volumes.get(&volume).copied().unwrap_or_default();
             let stamp = self.base.point.map_or(Stamp::ZERO, |point| point.stamp);
             let held = match &stuck {
-                Some(text) if !rests => {
-                    Err(format!("group {} rests between two points: {text}", self.name))
-                }
+                Some(text) if !rests => Err(format!(
+                    "group {} rests between two points: {text}",
+                    self.name
+                )),
                 _ if counts_as(state) => Ok(stamp),
                 _ => Err(format!(
                     "volume {}/{volume} is at no complete point; let its copy finish",
@@ -67,7 +68,12 @@ impl Group {
     /// The volume is forgotten as soon as no step writes it.
     pub(super) fn remove(&mut self, volume: Name) {
         let announced = self.current().is_some_and(|stream| {
-            stream.intake.stream().volumes.iter().any(|spec| spec.name == volume)
+            stream
+                .intake
+                .stream()
+                .volumes
+                .iter()
+                .any(|spec| spec.name == volume)
         });
         if announced {
             self.end_sessions(&format!("volume {}/{volume} was removed here", self.name));

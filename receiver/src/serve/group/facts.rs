@@ -16,7 +16,11 @@ impl Group {
         let incarnation = stream.map(|stream| stream.incarnation());
         let incarnation = incarnation.or(known.then_some(self.base.incarnation));
         let (mode, reason) = self.mode();
-        let applied = if here || stream.is_none() { self.base.applied } else { Stamp::ZERO };
+        let applied = if here || stream.is_none() {
+            self.base.applied
+        } else {
+            Stamp::ZERO
+        };
         let mut status = GroupStatus {
             group: self.name.to_string(),
             source: self.source.to_string(),
@@ -32,7 +36,11 @@ impl Group {
             lag_seconds: self.lag_seconds(),
             mode: mode.into(),
             reason,
-            volumes: self.volumes.keys().map(|name| self.volume_status(name)).collect(),
+            volumes: self
+                .volumes
+                .keys()
+                .map(|name| self.volume_status(name))
+                .collect(),
             ..GroupStatus::default()
         };
         if let (Some(point), Some(mark)) = (self.points.point(), self.recoverable()) {
@@ -85,7 +93,9 @@ impl Group {
             VolumeState::Left { .. } => "left",
             VolumeState::Doubt => "doubt",
         };
-        let copied = self.current().map_or(0, |stream| stream.intake.copied_bytes(name));
+        let copied = self
+            .current()
+            .map_or(0, |stream| stream.intake.copied_bytes(name));
         VolumeStatus {
             volume: name.to_string(),
             size_bytes: registered.size_bytes,
@@ -99,14 +109,20 @@ impl Group {
 
     /// Bytes received and not durable, and an estimate of those captured and not received.
     fn lag_bytes(&self) -> u64 {
-        let (Some(session), Some(stream)) = (&self.session, self.current()) else { return 0 };
-        let missing = session.captured.records_since(stream.intake.durable_prefix());
+        let (Some(session), Some(stream)) = (&self.session, self.current()) else {
+            return 0;
+        };
+        let missing = session
+            .captured
+            .records_since(stream.intake.durable_prefix());
         missing.saturating_mul(stream.intake.record_bytes_mean())
     }
 
     /// Age of the oldest write that is not durable here, by the source's clock.
     fn lag_seconds(&self) -> f64 {
-        let (Some(session), Some(stream)) = (&self.session, self.current()) else { return 0.0 };
+        let (Some(session), Some(stream)) = (&self.session, self.current()) else {
+            return 0.0;
+        };
         let intake = &stream.intake;
         if session.captured <= intake.durable_prefix() {
             return 0.0;

@@ -25,7 +25,12 @@ pub(super) struct Greeting {
 impl Group {
     /// Whether a hello would be refused as things are; a probe asks just that.
     pub fn objection(&self, hello: &Hello) -> Option<Refusal> {
-        let unable = |text: String| Some(Refusal { code: RefusalCode::Unable, text });
+        let unable = |text: String| {
+            Some(Refusal {
+                code: RefusalCode::Unable,
+                text,
+            })
+        };
         if let Some(text) = &self.journal_failed {
             return unable(text.clone());
         }
@@ -39,11 +44,20 @@ impl Group {
         if let Some(text) = refused {
             return unable(text);
         }
-        if hello.probe { None } else { self.objection_to_stream(hello) }
+        if hello.probe {
+            None
+        } else {
+            self.objection_to_stream(hello)
+        }
     }
 
     fn objection_to_stream(&self, hello: &Hello) -> Option<Refusal> {
-        let malformed = |text: &str| Some(Refusal { code: RefusalCode::Malformed, text: text.into() });
+        let malformed = |text: &str| {
+            Some(Refusal {
+                code: RefusalCode::Malformed,
+                text: text.into(),
+            })
+        };
         if hello.ring_slots == 0 || hello.incarnation.counter == 0 {
             return malformed("a hello without a ring");
         }
@@ -77,7 +91,12 @@ impl Group {
     }
 
     fn objection_to_resume(&self, stream: &Stream, hello: &Hello) -> Option<Refusal> {
-        let malformed = |text: String| Some(Refusal { code: RefusalCode::Malformed, text });
+        let malformed = |text: String| {
+            Some(Refusal {
+                code: RefusalCode::Malformed,
+                text,
+            })
+        };
         let open = stream.intake.stream();
         if stream.intake.closed().is_some() {
             let code = RefusalCode::OldIncarnation;
@@ -95,21 +114,29 @@ impl Group {
             ));
         }
         let announced = stream.intake.announce(&hello.volumes);
-        announced.err().and_then(|violation| malformed(violation.to_string()))
+        announced
+            .err()
+            .and_then(|violation| malformed(violation.to_string()))
     }
 
     fn newest_incarnation(&self) -> wire::Incarnation {
-        self.current().map_or(self.base.incarnation, Stream::incarnation)
+        self.current()
+            .map_or(self.base.incarnation, Stream::incarnation)
     }
 
     pub(super) fn hello(&mut self, session: SessionId, admitted: Admitted) {
         if let Some(refusal) = self.objection(&admitted.hello) {
-            self.out.push_back(Output::Say(session, Control::Refusal(refusal)));
+            self.out
+                .push_back(Output::Say(session, Control::Refusal(refusal)));
             return;
         }
         self.end_sessions("replaced by a newer session");
         self.generation = admitted.generation.counter;
-        self.greeting = Some(Greeting { session, admitted, appended: false });
+        self.greeting = Some(Greeting {
+            session,
+            admitted,
+            appended: false,
+        });
     }
 
     /// Takes the waiting hello as far as it can go now.
@@ -117,7 +144,9 @@ impl Group {
         if self.journal_failed.is_some() || !self.streams.iter().all(Stream::is_flushed) {
             return;
         }
-        let Some(mut greeting) = self.greeting.take() else { return };
+        let Some(mut greeting) = self.greeting.take() else {
+            return;
+        };
         if !greeting.appended {
             greeting.appended = true;
             self.take_up(&greeting.admitted);
@@ -135,7 +164,9 @@ impl Group {
     fn take_up(&mut self, admitted: &Admitted) {
         let hello = &admitted.hello;
         let incarnation = hello.incarnation;
-        let known = self.current().is_some_and(|stream| stream.incarnation() == incarnation);
+        let known = self
+            .current()
+            .is_some_and(|stream| stream.incarnation() == incarnation);
         if !known {
             self.close_current();
             let open = StreamOpen {
@@ -153,23 +184,40 @@ impl Group {
             let number = admitted.number;
             let intake = Intake::new(open.clone(), Base { applied, mark });
             let known = if here { self.base.horizon } else { Stamp::ZERO };
-            self.streams.push_back(Stream { known, ..Stream::new(number, intake) });
+            self.streams.push_back(Stream {
+                known,
+                ..Stream::new(number, intake)
+            });
             self.append(number, vec![Entry::Open(number, open)]);
         }
-        let Some(stream) = self.streams.back_mut() else { return };
+        let Some(stream) = self.streams.back_mut() else {
+            return;
+        };
         let number = stream.number;
         let mut entries = Vec::new();
         if known {
             stream.intake.greet();
             let announced = stream.intake.announce(&hello.volumes);
-            entries.extend(announced.ok().flatten().map(|open| Entry::Open(number, open)));
+            entries.extend(
+                announced
+                    .ok()
+                    .flatten()
+                    .map(|open| Entry::Open(number, open)),
+            );
         }
-        entries.extend(stream.intake.loss(hello.oldest).map(|lost| Entry::Lost(number, lost)));
+        entries.extend(
+            stream
+                .intake
+                .loss(hello.oldest)
+                .map(|lost| Entry::Lost(number, lost)),
+        );
         self.append(number, entries);
     }
 
     fn close_current(&mut self) {
-        let Some(stream) = self.streams.back() else { return };
+        let Some(stream) = self.streams.back() else {
+            return;
+        };
         if stream.intake.closed().is_none() {
             let (number, upto) = (stream.number, stream.intake.usable());
             self.append(number, vec![Entry::Close(number, StreamClose { upto })]);
@@ -178,7 +226,9 @@ impl Group {
 
     fn answer(&mut self, now: Now, greeting: &Greeting) {
         let (id, hello) = (greeting.session, &greeting.admitted.hello);
-        let Some(stream) = self.streams.back() else { return };
+        let Some(stream) = self.streams.back() else {
+            return;
+        };
         let intake = &stream.intake;
         let resume = intake.durable_prefix();
         let ack = HelloAck {
@@ -189,7 +239,10 @@ impl Group {
             last_mark: intake.last_mark().max(self.heard),
             clock: now.wall,
         };
-        assert!(hello.oldest <= resume.next(), "what the source does not hold was passed");
+        assert!(
+            hello.oldest <= resume.next(),
+            "what the source does not hold was passed"
+        );
         self.session = Some(Session::new(id, resume, hello));
         self.out.push_back(Output::Say(id, Control::HelloAck(ack)));
         self.ack_due = true;

@@ -64,6 +64,8 @@ pub struct Group {
     greeting: Option<Greeting>,
     job: Option<Job>,
     next_step: Duration,
+    /// Most changes of one step.
+    step_changes_max: usize,
     /// Why the base no longer moves.
     failed: Option<String>,
     journal_failed: Option<String>,
@@ -131,7 +133,11 @@ impl Group {
 
     /// Whether more records may be taken now.
     pub fn takes_records(&self) -> bool {
-        !self.journal_full && !self.streams.back().is_some_and(|stream| stream.intake.is_full())
+        !self.journal_full
+            && !self
+                .streams
+                .back()
+                .is_some_and(|stream| stream.intake.is_full())
     }
 
     /// After every event: whatever has become possible is done.
@@ -146,7 +152,10 @@ impl Group {
     }
 
     fn append(&mut self, number: StreamNumber, entries: Vec<Entry>) {
-        let stream = self.streams.iter_mut().find(|stream| stream.number == number);
+        let stream = self
+            .streams
+            .iter_mut()
+            .find(|stream| stream.number == number);
         if let Some(stream) = stream.filter(|_| !entries.is_empty()) {
             stream.pending += entries.len();
             self.out.push_back(Output::Append(entries));
@@ -154,10 +163,17 @@ impl Group {
     }
 
     fn durable(&mut self, number: StreamNumber, entries: Vec<Durable>) {
-        let Some(stream) = self.streams.iter_mut().find(|stream| stream.number == number) else {
+        let Some(stream) = self
+            .streams
+            .iter_mut()
+            .find(|stream| stream.number == number)
+        else {
             return;
         };
-        assert!(stream.pending >= entries.len(), "the journal says more than it was told");
+        assert!(
+            stream.pending >= entries.len(),
+            "the journal says more than it was told"
+        );
         stream.pending -= entries.len();
         for entry in entries {
             stream.intake.durable(entry);
@@ -172,7 +188,11 @@ impl Group {
 
     fn journal_room(&mut self, room: bool) {
         self.journal_full = !room;
-        let notice = if room { String::new() } else { self.full_text() };
+        let notice = if room {
+            String::new()
+        } else {
+            self.full_text()
+        };
         self.notify(notice);
     }
 
@@ -180,5 +200,4 @@ impl Group {
     fn current(&self) -> Option<&Stream> {
         self.streams.back()
     }
-
 }

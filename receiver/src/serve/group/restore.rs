@@ -4,6 +4,7 @@ use super::base::Holds;
 use super::stream::Stream;
 use super::{Group, Registered};
 use crate::catalog::StreamState;
+use crate::fold::STEP_CHANGES_MAX;
 use crate::intake::{Base, Intake};
 use crate::journal::Durable;
 use crate::points::Points;
@@ -33,9 +34,18 @@ impl Restored {
         generation: u64,
     ) -> Self {
         let mut base = base.unwrap_or_default();
-        base.volumes.retain(|volume, _| volumes.contains_key(volume));
+        base.volumes
+            .retain(|volume, _| volumes.contains_key(volume));
         let (streams, retired) = (BTreeMap::new(), Vec::new());
-        Self { name, source, volumes, base, generation, streams, retired }
+        Self {
+            name,
+            source,
+            volumes,
+            base,
+            generation,
+            streams,
+            retired,
+        }
     }
 
     /// The next entry the journal holds.
@@ -60,7 +70,10 @@ impl Restored {
             return;
         }
         // The same incarnation under an older number: from before its group was removed.
-        let older = self.streams.iter().find(|(_, stream)| stream.incarnation() == said);
+        let older = self
+            .streams
+            .iter()
+            .find(|(_, stream)| stream.incarnation() == said);
         if let Some(older) = older.map(|(older, _)| *older) {
             self.streams.remove(&older);
             self.retired.push(older);
@@ -69,7 +82,13 @@ impl Restored {
         let known = if here { self.base.horizon } else { Stamp::ZERO };
         let mark = self.base.last_mark;
         let intake = Intake::new(open, Base { applied, mark });
-        self.streams.insert(number, Stream { known, ..Stream::new(number, intake) });
+        self.streams.insert(
+            number,
+            Stream {
+                known,
+                ..Stream::new(number, intake)
+            },
+        );
     }
 
     /// The group, and the streams nothing is needed of.
@@ -83,7 +102,13 @@ impl Restored {
                 stream.intake.durable(Durable::Close(StreamClose { upto }));
             }
         }
-        let StreamState { incarnation, horizon, applied, point, .. } = self.base;
+        let StreamState {
+            incarnation,
+            horizon,
+            applied,
+            point,
+            ..
+        } = self.base;
         let points = Points::restore(incarnation, horizon, point, self.base.volumes.clone());
         let mut group = Group {
             name: self.name,
@@ -96,6 +121,7 @@ impl Restored {
             greeting: None,
             job: None,
             next_step: Duration::ZERO,
+            step_changes_max: STEP_CHANGES_MAX,
             failed: None,
             journal_failed: None,
             journal_full: false,
@@ -121,10 +147,16 @@ impl Group {
     /// How far the journal can take the base in the stream it is in.
     fn held_here(&self) -> Stamp {
         let here = self.base.incarnation;
-        let stream = self.streams.iter().find(|stream| stream.incarnation() == here);
+        let stream = self
+            .streams
+            .iter()
+            .find(|stream| stream.incarnation() == here);
         let held = stream.map(|stream| {
             let held = stream.intake.settled_prefix();
-            stream.intake.closed().map_or(held, |closed| held.min(closed))
+            stream
+                .intake
+                .closed()
+                .map_or(held, |closed| held.min(closed))
         });
         held.unwrap_or(self.base.applied)
     }

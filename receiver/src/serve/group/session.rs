@@ -99,14 +99,21 @@ impl Group {
 
     /// Time of the newest complete point, or of a later sign of life that it covers.
     pub(super) fn recoverable(&self) -> Option<TimeMark> {
-        self.points.point().map(|point| point.mark.max(self.covered))
+        self.points
+            .point()
+            .map(|point| point.mark.max(self.covered))
     }
 
     /// Which promises of heartbeats hold by now, and which of them the newest point covers.
     pub(super) fn validate_beats(&mut self) {
-        let (Some(stream), Some(session)) = (self.streams.back(), &mut self.session) else { return };
+        let (Some(stream), Some(session)) = (self.streams.back(), &mut self.session) else {
+            return;
+        };
         let (usable, here) = (stream.intake.usable(), stream.incarnation());
-        let point = self.points.point().filter(|point| point.incarnation == here);
+        let point = self
+            .points
+            .point()
+            .filter(|point| point.incarnation == here);
         let mut beats = Vec::from_iter(session.valid);
         while let Some(beat) = session.next_valid(usable) {
             beats.push(beat);
@@ -123,7 +130,9 @@ impl Group {
         let Some(session) = self.session.as_mut().filter(|session| session.id == id) else {
             return;
         };
-        let Some(stream) = self.streams.back_mut() else { return };
+        let Some(stream) = self.streams.back_mut() else {
+            return;
+        };
         let number = stream.number;
         let mut entries = Vec::with_capacity(records.len());
         let mut violation = None;
@@ -148,10 +157,16 @@ impl Group {
     }
 
     pub(super) fn settle(&mut self, id: SessionId, mark: &SettleMark) {
-        if !self.session.as_ref().is_some_and(|session| session.id == id) {
+        if !self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.id == id)
+        {
             return;
         }
-        let Some(stream) = self.streams.back_mut() else { return };
+        let Some(stream) = self.streams.back_mut() else {
+            return;
+        };
         if let Err(violation) = stream.intake.settle(mark) {
             self.end_session(id, violation.to_string());
         }
@@ -172,10 +187,18 @@ impl Group {
     }
 
     pub(super) fn ended(&mut self, id: SessionId) {
-        if self.session.as_ref().is_some_and(|session| session.id == id) {
+        if self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.id == id)
+        {
             self.session = None;
         }
-        if self.greeting.as_ref().is_some_and(|greeting| greeting.session == id) {
+        if self
+            .greeting
+            .as_ref()
+            .is_some_and(|greeting| greeting.session == id)
+        {
             self.greeting = None;
         }
     }
@@ -201,13 +224,16 @@ impl Group {
     /// Tells the source what holds the receiver up.
     pub(super) fn notify(&mut self, text: String) {
         if let Some(session) = &self.session {
-            self.out.push_back(Output::Say(session.id, Control::Notice(text)));
+            self.out
+                .push_back(Output::Say(session.id, Control::Notice(text)));
         }
     }
 
     /// Settle marks that may be journaled now.
     pub(super) fn append_settles(&mut self) {
-        let Some(stream) = self.streams.back_mut() else { return };
+        let Some(stream) = self.streams.back_mut() else {
+            return;
+        };
         if stream.intake.closed().is_some() || self.journal_failed.is_some() {
             return;
         }
@@ -234,7 +260,12 @@ impl Group {
         let Some(session) = &self.session else { return };
         let idle = |name: &Name| is_stray(self.points.state(name));
         let reason = wanted.reason;
-        let ask = |volume| Control::CopyWanted(CopyWanted { volume, reason: reason.clone() });
+        let ask = |volume| {
+            Control::CopyWanted(CopyWanted {
+                volume,
+                reason: reason.clone(),
+            })
+        };
         let specs = || session.volumes.iter();
         let said = match &wanted.volume {
             None if specs().any(|spec| idle(&spec.name)) => Some(ask(None)),
@@ -244,14 +275,17 @@ impl Group {
             }
             _ => None,
         };
-        self.out.extend(said.map(|said| Output::Say(session.id, said)));
+        self.out
+            .extend(said.map(|said| Output::Say(session.id, said)));
     }
 
     /// A volume of the session that is neither copied nor being copied, and stays so, is asked for:
     /// whatever went wrong, it heals.
     pub(super) fn look_for_strays(&mut self, now: Now) {
         let strays = self.strays();
-        let Some(session) = &mut self.session else { return };
+        let Some(session) = &mut self.session else {
+            return;
+        };
         if strays.is_empty() {
             session.ask_at = None;
             return;
@@ -263,7 +297,10 @@ impl Group {
         session.ask_at = Some(now.up + STRAY_WAIT_AGAIN);
         for name in strays {
             let reason = format!("volume {name} has not been copied to the receiver");
-            self.wanted.push_back(Wanted { volume: Some(name), reason });
+            self.wanted.push_back(Wanted {
+                volume: Some(name),
+                reason,
+            });
         }
     }
 
@@ -288,7 +325,10 @@ impl Group {
 impl Event {
     /// Whether this is news from a source.
     pub fn is_from_source(&self) -> bool {
-        matches!(self, Self::Records(..) | Self::Settle(..) | Self::Heartbeat(..))
+        matches!(
+            self,
+            Self::Records(..) | Self::Settle(..) | Self::Heartbeat(..)
+        )
     }
 }
 

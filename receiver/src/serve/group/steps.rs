@@ -4,7 +4,7 @@ use super::event::{Job, JobOutcome, Now, Output, Step};
 use super::stream::{Milestone, Stream};
 use super::{Group, STEP_INTERVAL};
 use crate::catalog::{PointRecord, StreamState};
-use crate::fold::{Change, Effect, RecordAt, STEP_CHANGES_MAX, STEP_DATA_BYTES_MAX};
+use crate::fold::{Change, Effect, RecordAt, STEP_DATA_BYTES_MAX};
 use crate::intake::{Progress, Slot};
 use crate::journal::Entry;
 use crate::points::counts_as;
@@ -17,9 +17,14 @@ impl Group {
     pub(super) fn feed_points(&mut self) {
         loop {
             let here = self.points.incarnation();
-            let Some(at) = self.streams.iter().position(|stream| stream.incarnation() == here)
+            let Some(at) = self
+                .streams
+                .iter()
+                .position(|stream| stream.incarnation() == here)
             else {
-                let Some(next) = self.next_stream() else { return };
+                let Some(next) = self.next_stream() else {
+                    return;
+                };
                 self.open_points(next);
                 continue;
             };
@@ -37,21 +42,30 @@ impl Group {
     /// The first stream the points have not come to.
     fn next_stream(&self) -> Option<usize> {
         let here = self.points.incarnation().counter;
-        self.streams.iter().position(|stream| stream.incarnation().counter > here)
+        self.streams
+            .iter()
+            .position(|stream| stream.incarnation().counter > here)
     }
 
     fn open_points(&mut self, at: usize) {
-        let Some(stream) = self.streams.get_mut(at) else { return };
+        let Some(stream) = self.streams.get_mut(at) else {
+            return;
+        };
         let kept = self.points.point();
         self.points.open(stream.incarnation());
         let states = self.points.states_at(Stamp::ZERO);
-        stream.opening = Some(Milestone { states, point: kept });
+        stream.opening = Some(Milestone {
+            states,
+            point: kept,
+        });
     }
 
     fn feed_stream(&mut self, at: usize) {
         let before = self.points.point();
         let horizon = self.base.horizon;
-        let Some(stream) = self.streams.get_mut(at) else { return };
+        let Some(stream) = self.streams.get_mut(at) else {
+            return;
+        };
         let (known, base_here) = (stream.known, self.base.incarnation == stream.incarnation());
         let progress = stream.intake.advance();
         for step in progress {
@@ -65,7 +79,8 @@ impl Group {
                 step => self.points.handle(step),
             }
         }
-        let back = |point: Option<PointRecord>| point.map(|point| point.mark) < before.map(|b| b.mark);
+        let back =
+            |point: Option<PointRecord>| point.map(|point| point.mark) < before.map(|b| b.mark);
         if back(self.points.point()) {
             self.covered = TimeMark(0);
         }
@@ -94,14 +109,27 @@ impl Group {
     fn milestone(&self, stamp: Stamp) -> Milestone {
         let here = self.points.incarnation();
         let states = self.points.states_at(stamp);
-        let stream = self.streams.iter().find(|stream| stream.incarnation() == here);
-        let kept = stream.and_then(|stream| stream.opening.as_ref()).and_then(|open| open.point);
-        let kept = if self.base.incarnation == here { self.base.point.or(kept) } else { kept };
+        let stream = self
+            .streams
+            .iter()
+            .find(|stream| stream.incarnation() == here);
+        let kept = stream
+            .and_then(|stream| stream.opening.as_ref())
+            .and_then(|open| open.point);
+        let kept = if self.base.incarnation == here {
+            self.base.point.or(kept)
+        } else {
+            kept
+        };
         let counts = states.values().any(|state| counts_as(*state));
         let point = match stream {
             Some(stream) if counts && stamp > Stamp::ZERO => {
                 let mark = stream.intake.mark_at(stamp);
-                Some(PointRecord { incarnation: here, stamp, mark })
+                Some(PointRecord {
+                    incarnation: here,
+                    stamp,
+                    mark,
+                })
             }
             _ if counts => kept,
             _ => None,
@@ -111,7 +139,9 @@ impl Group {
 
     /// Whether the base may still move.
     pub(super) fn can_move(&self) -> bool {
-        let Some(stream) = self.streams.front() else { return false };
+        let Some(stream) = self.streams.front() else {
+            return false;
+        };
         let blocked = self.failed.is_some() || self.refused().is_some();
         let elsewhere = stream.incarnation() != self.base.incarnation;
         let changes_over = elsewhere && stream.opening.is_some() && !self.holds.any();
@@ -129,12 +159,18 @@ impl Group {
 
     /// How far the base may go in the stream it is in.
     pub(super) fn step_end(&self) -> Stamp {
-        let Some(stream) = self.streams.front() else { return self.base.applied };
+        let Some(stream) = self.streams.front() else {
+            return self.base.applied;
+        };
         if stream.incarnation() != self.base.incarnation {
             return self.base.applied;
         }
         let limit = self.stream_end(stream);
-        if self.holds.any() { limit.min(self.base.horizon) } else { limit }
+        if self.holds.any() {
+            limit.min(self.base.horizon)
+        } else {
+            limit
+        }
     }
 
     /// How far the base may go in `stream`, which it is in.
@@ -157,7 +193,9 @@ impl Group {
             return;
         }
         self.leave_streams_behind();
-        let Some(stream) = self.streams.front() else { return };
+        let Some(stream) = self.streams.front() else {
+            return;
+        };
         let job = if stream.incarnation() != self.base.incarnation {
             self.change_over()
         } else if self.step_end() > self.base.applied && (now.up >= self.next_step || self.stopping)
@@ -218,7 +256,10 @@ impl Group {
         Step {
             changes: changes.into_iter().collect(),
             heading,
-            reached: StreamState { applied: end, ..horizon },
+            reached: StreamState {
+                applied: end,
+                ..horizon
+            },
         }
     }
 
@@ -235,7 +276,10 @@ impl Group {
                 (horizon, self.milestone(horizon))
             }
         };
-        assert!(horizon >= end, "the base sets out for {end} and not past {horizon}");
+        assert!(
+            horizon >= end,
+            "the base sets out for {end} and not past {horizon}"
+        );
         Some(StreamState {
             horizon,
             last_mark: self.base.last_mark.max(stream.intake.mark_at(horizon)),
@@ -250,8 +294,12 @@ impl Group {
         let mut changes: BTreeMap<Name, Vec<Change>> = BTreeMap::new();
         let (mut bytes, mut count) = (0, 0);
         for (stamp, slot) in stream.intake.records(self.base.applied, limit) {
-            let Some(effect) = effect_of(slot) else { continue };
-            let Some(spec) = stream.intake.volume(slot.volume()) else { continue };
+            let Some(effect) = effect_of(slot) else {
+                continue;
+            };
+            let Some(spec) = stream.intake.volume(slot.volume()) else {
+                continue;
+            };
             if !self.volumes.contains_key(&spec.name) {
                 continue;
             }
@@ -259,11 +307,15 @@ impl Group {
             if matches!(effect, Effect::Data(_)) {
                 bytes += range.len_bytes;
             }
-            if count >= STEP_CHANGES_MAX || bytes > STEP_DATA_BYTES_MAX {
+            if count >= self.step_changes_max || bytes > STEP_DATA_BYTES_MAX {
                 return (changes, stamp.prev());
             }
             count += 1;
-            changes.entry(spec.name.clone()).or_default().push(Change { stamp, range, effect });
+            changes.entry(spec.name.clone()).or_default().push(Change {
+                stamp,
+                range,
+                effect,
+            });
         }
         (changes, limit)
     }
@@ -274,7 +326,10 @@ impl Group {
             JobOutcome::Done => self.job_done(job),
             JobOutcome::Damaged { at, reason } => self.damaged(at, reason),
             JobOutcome::Failed(reason) => {
-                self.notify(format!("group {} is no longer applied: {reason}", self.name));
+                self.notify(format!(
+                    "group {} is no longer applied: {reason}",
+                    self.name
+                ));
                 self.failed = Some(reason);
             }
         }
@@ -288,7 +343,10 @@ impl Group {
                 self.base = step.reached;
                 let (incarnation, applied) = (self.base.incarnation, self.base.applied);
                 if let Some(stream) = self.streams.front_mut() {
-                    assert!(stream.incarnation() == incarnation, "the base is in the first stream");
+                    assert!(
+                        stream.incarnation() == incarnation,
+                        "the base is in the first stream"
+                    );
                     stream.intake.applied(applied);
                     self.out.push_back(Output::Applied(stream.number, applied));
                 }
@@ -301,7 +359,9 @@ impl Group {
 
     /// A record of the step cannot be read: it is lost, and what follows needs a copy.
     fn damaged(&mut self, at: RecordAt, reason: String) {
-        let Some(stream) = self.streams.front() else { return };
+        let Some(stream) = self.streams.front() else {
+            return;
+        };
         let Some(stamp) = stream.intake.stamp_at(at) else {
             self.failed = Some(reason);
             return;
@@ -311,7 +371,11 @@ impl Group {
             return;
         }
         let (number, after, upto) = (stream.number, stamp.prev(), stamp);
-        let lost = StreamLost { after, upto, reason };
+        let lost = StreamLost {
+            after,
+            upto,
+            reason,
+        };
         self.append(number, vec![Entry::Lost(number, lost)]);
     }
 
@@ -319,15 +383,23 @@ impl Group {
     fn give_up_rest(&mut self, reason: String) {
         let whole = self.base.applied == self.base.horizon;
         if whole {
-            self.points.doubt_base(self.base.point, &self.base.volumes, &reason);
+            self.points
+                .doubt_base(self.base.point, &self.base.volumes, &reason);
         } else {
             self.points.reset(&reason);
         }
         let states = self.points.states_at(Stamp::ZERO);
-        let milestone = Milestone { states, point: self.points.point() };
+        let milestone = Milestone {
+            states,
+            point: self.points.point(),
+        };
         let (here, applied) = (self.base.incarnation, self.base.applied);
         for stream in &mut self.streams {
-            let limit = if stream.incarnation() == here { applied } else { Stamp::ZERO };
+            let limit = if stream.incarnation() == here {
+                applied
+            } else {
+                Stamp::ZERO
+            };
             stream.opening = stream.opening.is_some().then(|| milestone.clone());
             stream.ending = stream.ending.is_some().then(|| (limit, milestone.clone()));
         }
@@ -346,4 +418,3 @@ fn effect_of(slot: &Slot) -> Option<Effect> {
         RecordKind::Bookmark | RecordKind::Member | RecordKind::Gap | RecordKind::Void => None,
     }
 }
-

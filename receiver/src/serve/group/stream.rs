@@ -31,7 +31,14 @@ pub(super) struct Milestone {
 impl Stream {
     pub(super) fn new(number: StreamNumber, intake: Intake) -> Self {
         let known = Stamp::ZERO;
-        Self { number, intake, pending: 0, known, opening: None, ending: None }
+        Self {
+            number,
+            intake,
+            pending: 0,
+            known,
+            opening: None,
+            ending: None,
+        }
     }
 
     pub(super) fn incarnation(&self) -> Incarnation {

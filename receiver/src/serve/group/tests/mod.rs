@@ -6,7 +6,7 @@ mod source;
 mod stories;
 
 use super::{Event, SessionId};
-use site::{Kept, Site, VOLUMES, BLOCKS, is_held, name};
+use site::{BLOCKS, Kept, Site, VOLUMES, is_held, name};
 use source::{Side, Source};
 use wire::Stamp;
 
@@ -138,7 +138,9 @@ impl World {
     fn crash_site(&mut self) {
         let reach = self.dice.roll(4);
         let pattern = self.dice.roll(1 << 6);
-        self.site.die_working(reach, |volume, block| pattern >> (volume * BLOCKS + block) & 1 == 1);
+        self.site.die_working(reach, |volume, block| {
+            pattern >> (volume * BLOCKS + block) & 1 == 1
+        });
         let mut kept = self.site.kept.clone();
         if self.faults.journal_loss && self.dice.roll(3) == 0 {
             let lost = self.dice.roll(6) as usize;
@@ -161,7 +163,10 @@ impl World {
             self.source.hear(session, &control);
         }
         for (session, text) in std::mem::take(&mut self.site.ended) {
-            assert!(text.contains("newer session"), "session {session} ended: {text}");
+            assert!(
+                text.contains("newer session"),
+                "session {session} ended: {text}"
+            );
             if self.source.session() == Some(session) {
                 self.source.hang_up();
             }
@@ -175,41 +180,72 @@ impl World {
         let rests = state.applied == state.horizon;
         assert!(rests || !lossless, "{at}: the base does not come to rest");
         self.check_base(at);
+        assert!(
+            self.site.losses == 0 || !lossless,
+            "{at}: what was acknowledged is gone"
+        );
         if !rests {
-            assert_eq!(self.site.group.points.point(), None, "{at}: a point nobody can have");
+            assert_eq!(
+                self.site.group.points.point(),
+                None,
+                "{at}: a point nobody can have"
+            );
         }
         let Some(point) = state.point.filter(|_| rests) else {
-            assert!(!(self.had_point && lossless), "{at}: once there is a point there always is one");
+            assert!(
+                !(self.had_point && lossless),
+                "{at}: once there is a point there always is one"
+            );
             return;
         };
         self.had_point = true;
         let truth = self.source.history[&point.incarnation.counter][point.stamp.0 as usize];
         for volume in 0..VOLUMES {
-            let held = state.volumes.get(&name(volume)).copied().unwrap_or_default();
+            let held = state
+                .volumes
+                .get(&name(volume))
+                .copied()
+                .unwrap_or_default();
             if is_held(held) {
-                assert_eq!(image[volume], truth[volume], "{at}: volume {volume} at {point:?}");
+                assert_eq!(
+                    image[volume], truth[volume],
+                    "{at}: volume {volume} at {point:?}"
+                );
             }
         }
         let newest = self.site.group.points.point();
         let damaged = self.site.damaged.is_some();
         if let Some(newest) = newest.filter(|_| !damaged) {
             let (now, then) = (newest.incarnation, point.incarnation);
-            assert_eq!((now, newest.stamp), (then, point.stamp), "{at}: not the newest point");
+            assert_eq!(
+                (now, newest.stamp),
+                (then, point.stamp),
+                "{at}: not the newest point"
+            );
         }
     }
 
     /// Where the base rests it is at a point of all that it holds.
     fn check_base(&self, at: &str) {
-        let Some(state) = &self.site.kept.catalog else { return };
+        let Some(state) = &self.site.kept.catalog else {
+            return;
+        };
         if state.applied != state.horizon || state.applied == Stamp::ZERO {
             return;
         }
         let history = &self.source.history[&state.incarnation.counter];
         let truth = history[state.applied.0 as usize];
         for (volume, expected) in truth.iter().enumerate() {
-            let held = state.volumes.get(&name(volume)).copied().unwrap_or_default();
+            let held = state
+                .volumes
+                .get(&name(volume))
+                .copied()
+                .unwrap_or_default();
             if is_held(held) {
-                assert_eq!(self.site.kept.base[volume], *expected, "{at}: volume {volume} at rest");
+                assert_eq!(
+                    self.site.kept.base[volume], *expected,
+                    "{at}: volume {volume} at rest"
+                );
             }
         }
     }
@@ -241,14 +277,20 @@ impl World {
             }
         }
         let status = self.site.group.status(self.site.now);
-        panic!("{at}: does not come to rest: {:?} {status:#?}", self.source.sides);
+        panic!(
+            "{at}: does not come to rest: {:?} {status:#?}",
+            self.source.sides
+        );
     }
 
     fn is_even(&self) -> bool {
         let state = self.site.kept.catalog.clone().unwrap_or_default();
         let there = state.incarnation == self.source.now && state.applied == self.source.captured();
         if there && self.site.group.points.frozen().is_none() {
-            assert_eq!(self.site.kept.base, self.source.truth, "at rest, and not the same");
+            assert_eq!(
+                self.site.kept.base, self.source.truth,
+                "at rest, and not the same"
+            );
             return self.source.sides.iter().all(|side| *side == Side::In)
                 && self.site.group.points.point().is_some();
         }
@@ -275,22 +317,49 @@ fn run(seeds: std::ops::Range<u64>, steps: usize, faults: Faults) {
 
 #[test]
 fn a_receiver_restarted_at_any_step_has_the_newest_point_and_it_is_the_truth() {
-    run(1..400, 400, Faults { journal_loss: false, damage: false });
+    run(
+        1..12_000,
+        400,
+        Faults {
+            journal_loss: false,
+            damage: false,
+        },
+    );
 }
 
 #[test]
 fn a_journal_that_lost_what_was_acknowledged_heals_by_a_copy() {
-    run(1..300, 400, Faults { journal_loss: true, damage: false });
+    run(
+        1..12_000,
+        400,
+        Faults {
+            journal_loss: true,
+            damage: false,
+        },
+    );
 }
 
 #[test]
 fn a_damaged_record_is_never_applied_and_heals_by_a_copy() {
-    run(1..300, 400, Faults { journal_loss: false, damage: true });
+    run(
+        1..12_000,
+        400,
+        Faults {
+            journal_loss: true,
+            damage: true,
+        },
+    );
 }
 
 #[test]
 fn stamps_of_the_first_session_begin_at_one() {
-    let mut world = World::new(1, Faults { journal_loss: false, damage: false });
+    let mut world = World::new(
+        1,
+        Faults {
+            journal_loss: false,
+            damage: false,
+        },
+    );
     world.connect();
     world.site.commit(usize::MAX);
     world.exchange();

@@ -37,7 +37,11 @@ pub(super) fn spec(volume: usize) -> VolumeSpec {
 
 pub(super) fn registered() -> Registered {
     let size_bytes = BLOCK_BYTES * BLOCKS as u64;
-    Registered { size_bytes, sector_bytes: 512, refused: None }
+    Registered {
+        size_bytes,
+        sector_bytes: 512,
+        refused: None,
+    }
 }
 
 /// What survives a crash of the receiver.
@@ -61,6 +65,7 @@ pub(super) struct Site {
     pub(super) other: Vec<Output>,
     pub(super) now: Now,
     pub(super) damaged: Option<RecordAt>,
+    pub(super) losses: usize,
 }
 
 impl Kept {
@@ -84,7 +89,9 @@ impl Site {
         for (stream, durable) in &kept.journal {
             restored.found(*stream, durable.clone());
         }
-        let (group, retired) = restored.finish();
+        let (mut group, retired) = restored.finish();
+        // Small steps: the base rests, and may be caught, in many places.
+        group.step_changes_max = 2;
         let mut site = Self {
             group,
             kept,
@@ -93,8 +100,12 @@ impl Site {
             said: Vec::new(),
             ended: Vec::new(),
             other: Vec::new(),
-            now: Now { wall: TimeMark(1), up: Duration::ZERO },
+            now: Now {
+                wall: TimeMark(1),
+                up: Duration::ZERO,
+            },
             damaged: None,
+            losses: 0,
         };
         for stream in retired {
             site.kept.journal.retain(|(number, _)| *number != stream);
@@ -138,16 +149,28 @@ impl Site {
     }
 
     pub(super) fn hello(&mut self, session: SessionId, hello: Hello) {
-        let generation = Generation { counter: 1, lineage: 1 };
+        let generation = Generation {
+            counter: 1,
+            lineage: 1,
+        };
         let number = StreamNumber(self.kept.next_stream);
         self.kept.next_stream += 1;
-        self.tell(Event::Hello(session, Box::new(Admitted { hello, generation, number })));
+        self.tell(Event::Hello(
+            session,
+            Box::new(Admitted {
+                hello,
+                generation,
+                number,
+            }),
+        ));
     }
 
     /// Makes the first `count` appended entries durable.
     pub(super) fn commit(&mut self, count: usize) {
         for _ in 0..count {
-            let Some(entry) = self.appended.pop_front() else { return };
+            let Some(entry) = self.appended.pop_front() else {
+                return;
+            };
             let stream = entry.stream();
             let durable = self.store(entry);
             self.kept.journal.push((stream, durable.clone()));
@@ -158,15 +181,25 @@ impl Site {
     fn store(&mut self, entry: Entry) -> Durable {
         match entry {
             Entry::Record(_, header, payload) => {
-                let at = RecordAt { segment: 1, offset_bytes: self.kept.payloads.len() as u64 };
+                let at = RecordAt {
+                    segment: 1,
+                    offset_bytes: self.kept.payloads.len() as u64,
+                };
                 self.kept.payloads.insert(at, payload.clone());
-                let note = if header.length_bytes == 0 { payload } else { Bytes::new() };
+                let note = if header.length_bytes == 0 {
+                    payload
+                } else {
+                    Bytes::new()
+                };
                 Durable::Record { header, at, note }
             }
             Entry::Settle(_, mark) => Durable::Settle(mark),
             Entry::Open(_, open) => Durable::Open(open),
             Entry::Close(_, close) => Durable::Close(close),
-            Entry::Lost(_, lost) => Durable::Lost(lost),
+            Entry::Lost(_, lost) => {
+                self.losses += 1;
+                Durable::Lost(lost)
+            }
         }
     }
 
@@ -185,7 +218,10 @@ impl Site {
 
     fn step(&mut self, step: &Step) -> JobOutcome {
         if let Some(at) = self.damaged.filter(|at| needs(step, *at)) {
-            return JobOutcome::Damaged { at, reason: "the journal is damaged".into() };
+            return JobOutcome::Damaged {
+                at,
+                reason: "the journal is damaged".into(),
+            };
         }
         if let Some(heading) = &step.heading {
             self.commit_state(heading);
@@ -202,7 +238,9 @@ impl Site {
             Job::Commit(state) if reach > 0 => self.commit_state(state),
             Job::Commit(_) => {}
             Job::Step(step) => {
-                if reach > 0 && let Some(heading) = &step.heading {
+                if reach > 0
+                    && let Some(heading) = &step.heading
+                {
                     self.commit_state(heading);
                 }
                 if reach > 1 || (reach > 0 && step.heading.is_none()) {
@@ -270,7 +308,11 @@ impl Site {
 
     /// What was said to the source since the last time.
     pub(super) fn heard(&mut self) -> Vec<(SessionId, Control)> {
-        let ack = if self.group.ack_is_due() { self.group.ack(self.now) } else { None };
+        let ack = if self.group.ack_is_due() {
+            self.group.ack(self.now)
+        } else {
+            None
+        };
         if let Some(Output::Say(session, control)) = ack {
             self.said.push((session, control));
         }

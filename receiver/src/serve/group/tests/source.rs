@@ -63,7 +63,10 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new() -> Self {
         let truth = [[1; BLOCKS]; VOLUMES];
-        let now = Incarnation { counter: 1, id: 101 };
+        let now = Incarnation {
+            counter: 1,
+            id: 101,
+        };
         Self {
             truth,
             history: BTreeMap::from([(1, vec![truth])]),
@@ -86,12 +89,21 @@ impl Source {
     }
 
     /// Captures a record; false if there is no room for it, or the stream was given up.
-    fn capture(&mut self, kind: RecordKind, place: (usize, usize), bytes: Bytes, void: bool) -> bool {
+    fn capture(
+        &mut self,
+        kind: RecordKind,
+        place: (usize, usize),
+        bytes: Bytes,
+        void: bool,
+    ) -> bool {
         if self.is_full() || self.given_up {
             return false;
         }
         let (volume, block) = place;
-        let ranged = matches!(kind, RecordKind::Write | RecordKind::Copy | RecordKind::Zero);
+        let ranged = matches!(
+            kind,
+            RecordKind::Write | RecordKind::Copy | RecordKind::Zero
+        );
         self.clock += 10;
         let header = RecordHeader {
             kind,
@@ -99,21 +111,35 @@ impl Source {
             volume: VolumeIndex(volume as u16),
             stamp: Stamp(self.records.len() as u64 + 1),
             mark: TimeMark(self.clock),
-            offset_bytes: if ranged { block as u64 * BLOCK_BYTES } else { 0 },
+            offset_bytes: if ranged {
+                block as u64 * BLOCK_BYTES
+            } else {
+                0
+            },
             length_bytes: if ranged { BLOCK_BYTES as u32 } else { 0 },
             payload_bytes: bytes.len() as u32,
             incarnation_id: self.now.id,
             checksum: 0,
         };
         let header = header.sealed(&bytes);
-        self.records.push(Captured { header, payload: bytes, void });
+        self.records.push(Captured {
+            header,
+            payload: bytes,
+            void,
+        });
         let truth = self.truth;
         self.history.get_mut(&self.now.counter).unwrap().push(truth);
         true
     }
 
     fn member(&mut self, volume: usize, action: MemberAction) -> bool {
-        let bytes = Bytes::from(Member { action, spec: spec(volume) }.to_bytes());
+        let bytes = Bytes::from(
+            Member {
+                action,
+                spec: spec(volume),
+            }
+            .to_bytes(),
+        );
         self.capture(RecordKind::Member, (volume, 0), bytes, false)
     }
 
@@ -128,7 +154,11 @@ impl Source {
         if !refused {
             self.truth[volume][block] = value;
         }
-        let kind = if zero { RecordKind::Zero } else { RecordKind::Write };
+        let kind = if zero {
+            RecordKind::Zero
+        } else {
+            RecordKind::Write
+        };
         let bytes = if zero { Bytes::new() } else { payload(value) };
         if !self.capture(kind, (volume, block), bytes, refused) && !refused {
             // The ring is full: the stream is given up, the application goes on.
@@ -185,7 +215,10 @@ impl Source {
 
     /// Everything stops cleanly, if it can, and starts again.
     pub(super) fn restart_cleanly(&mut self) {
-        let ready = self.sides.iter().all(|side| matches!(side, Side::In | Side::Resting(..)));
+        let ready = self
+            .sides
+            .iter()
+            .all(|side| matches!(side, Side::In | Side::Resting(..)));
         let room = self.records.len() - self.acked + VOLUMES <= RING_SLOTS;
         let drained = self.acked == self.records.len();
         if !ready || self.given_up || !room || !drained {
@@ -215,7 +248,10 @@ impl Source {
             self.truth[volume][block] = self.value;
         }
         let counter = self.now.counter + 1;
-        self.now = Incarnation { counter, id: u128::from(counter) + 100 };
+        self.now = Incarnation {
+            counter,
+            id: u128::from(counter) + 100,
+        };
         self.history.insert(counter, vec![self.truth]);
         self.records.clear();
         (self.settled, self.acked, self.given_up) = (0, 0, false);
@@ -235,8 +271,13 @@ impl Source {
 
     /// A new session; what was on its way in the old one may still arrive.
     pub(super) fn dial(&mut self, id: SessionId) -> wire::control::Hello {
-        let link =
-            Link { id, sent: 0, settle_sent: 0, last_ack: Ack::default(), up: false };
+        let link = Link {
+            id,
+            sent: 0,
+            settle_sent: 0,
+            last_ack: Ack::default(),
+            up: false,
+        };
         self.link = Some(link);
         hello_of(self.now, self.acked as u64 + 1, self.records.len() as u64)
     }
@@ -255,11 +296,15 @@ impl Source {
 
     /// Puts the next records and settle marks on their way.
     pub(super) fn send(&mut self, count: usize) {
-        let Some(link) = self.link.as_mut().filter(|link| link.up) else { return };
+        let Some(link) = self.link.as_mut().filter(|link| link.up) else {
+            return;
+        };
         let end = (link.sent + count).min(self.records.len());
         if end > link.sent {
             let records = self.records[link.sent..end].iter();
-            let batch = records.map(|record| (record.header, record.payload.clone())).collect();
+            let batch = records
+                .map(|record| (record.header, record.payload.clone()))
+                .collect();
             self.batches.push((link.id, batch));
             link.sent = end;
         }
@@ -286,7 +331,9 @@ impl Source {
 
     /// The receiver has said something.
     pub(super) fn hear(&mut self, id: SessionId, control: &Control) {
-        let Some(link) = self.link.as_mut().filter(|link| link.id == id) else { return };
+        let Some(link) = self.link.as_mut().filter(|link| link.id == id) else {
+            return;
+        };
         match control {
             Control::HelloAck(ack) => self.hear_hello(ack.clone()),
             Control::Ack(ack) => {
@@ -297,7 +344,9 @@ impl Source {
             }
             Control::CopyWanted(wanted) => {
                 for volume in 0..VOLUMES {
-                    let one = wanted.volume.is_none_or(|index| usize::from(index.0) == volume);
+                    let one = wanted
+                        .volume
+                        .is_none_or(|index| usize::from(index.0) == volume);
                     if one && self.sides[volume] == Side::In {
                         self.sides[volume] = Side::Out;
                     }
@@ -311,13 +360,24 @@ impl Source {
     fn hear_hello(&mut self, ack: HelloAck) {
         let oldest = self.acked as u64 + 1;
         let (resume, settled) = (ack.resume.0, ack.settled.0);
-        assert!(resume <= self.records.len() as u64, "more is held than was captured");
-        assert!(resume + 1 >= oldest && settled + 1 >= oldest, "no hole is left to the source");
+        assert!(
+            resume <= self.records.len() as u64,
+            "more is held than was captured"
+        );
+        assert!(
+            resume + 1 >= oldest && settled + 1 >= oldest,
+            "no hole is left to the source"
+        );
         let Some(link) = &mut self.link else { return };
         link.up = true;
         (link.sent, link.settle_sent) = (resume as usize, settled as usize);
         let floor = Stamp(resume);
-        link.last_ack = Ack { received: floor, durable: floor, settled: ack.settled, ..Ack::default() };
+        link.last_ack = Ack {
+            received: floor,
+            durable: floor,
+            settled: ack.settled,
+            ..Ack::default()
+        };
     }
 
     /// Whether all that was captured is acknowledged and all volumes are in.
@@ -333,9 +393,22 @@ impl Source {
 /// What the protocol promises a source about acks.
 fn check_ack(link: &Link, ack: &Ack) {
     let last = &link.last_ack;
-    assert!(ack.received >= last.received && ack.received >= ack.durable, "{last:?} {ack:?}");
-    assert!(ack.received.0 <= link.sent as u64, "{ack:?}, sent {}", link.sent);
-    assert!(ack.durable >= last.durable && ack.settled >= last.settled, "{last:?} {ack:?}");
+    assert!(
+        ack.received >= last.received && ack.received >= ack.durable,
+        "{last:?} {ack:?}"
+    );
+    assert!(
+        ack.received.0 <= link.sent as u64,
+        "{ack:?}, sent {}",
+        link.sent
+    );
+    assert!(
+        ack.durable >= last.durable && ack.settled >= last.settled,
+        "{last:?} {ack:?}"
+    );
     assert!(ack.settled.0 <= link.settle_sent as u64, "{ack:?}");
-    assert!(ack.applied >= last.applied && ack.applied <= ack.durable.min(ack.settled), "{ack:?}");
+    assert!(
+        ack.applied >= last.applied && ack.applied <= ack.durable.min(ack.settled),
+        "{ack:?}"
+    );
 }

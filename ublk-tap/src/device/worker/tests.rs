@@ -2,13 +2,13 @@
 //! errors; over the real ring, the real ranges and the real parking. What the application was told,
 //! what the disk holds and what the records say must agree.
 
-use super::buffers::Buffers;
-use super::counters::{Counters, Faults};
-use super::parking::Parking;
-use super::progress::{DiskOp, Ways};
-use super::request::{Geometry, RawRequest};
-use super::wake::Waker;
-use super::worker::{Parts, Port, Volume, Worker};
+use super::{Parts, Port, Volume, Worker};
+use crate::device::buffers::Buffers;
+use crate::device::counters::{Counters, Faults};
+use crate::device::parking::Parking;
+use crate::device::progress::{DiskOp, Ways};
+use crate::device::request::{Geometry, RawRequest};
+use crate::device::wake::Waker;
 use crate::ranges::{Range, RangeTable};
 use proptest::prelude::*;
 use ring::{Consumer, Ring, RingConfig};

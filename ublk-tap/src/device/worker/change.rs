@@ -1,0 +1,142 @@
+//! A change on its way to the disk: range, place in the ring, bytes.
+
+use super::{Port, Stage, Worker};
+use crate::device::request::{Op, Request};
+use crate::ranges::{Admission, Range};
+use ring::{Claim, ClaimError, RecordFields};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use wire::TimeMark;
+
+/// Answer of the ring.
+enum Place {
+    Claimed(Claim),
+    NoRoom,
+    /// The stream was given up: go on without.
+    Closed,
+}
+
+impl<P: Port> Worker<P> {
+    pub(super) fn admit(&mut self, tag: u16, request: &Request) {
+        let range = Range::of_length(request.offset_bytes, u64::from(request.length_bytes));
+        match self.volume.ranges.admit(range, &self.wake, u64::from(tag)) {
+            Admission::Held(hold) => {
+                self.job(tag).hold = Some(hold);
+                self.capture(tag);
+            }
+            Admission::Waiting(hold) => {
+                let job = self.job(tag);
+                job.hold = Some(hold);
+                job.stage = Stage::Range;
+            }
+        }
+    }
+
+    pub(super) fn capture(&mut self, tag: u16) {
+        // Whoever comes while others wait for room waits behind them.
+        let place = if self.volume.parking.is_empty() {
+            self.claim(tag)
+        } else {
+            Place::NoRoom
+        };
+        match place {
+            Place::NoRoom => self.park(tag),
+            Place::Claimed(claim) => self.record(tag, claim),
+            Place::Closed => self.go_uncaptured(tag),
+        }
+    }
+
+    fn park(&mut self, tag: u16) {
+        let ticket = self.volume.parking.park(Instant::now(), &self.waker);
+        self.job(tag).stage = Stage::Room;
+        self.line.push_back((tag, ticket));
+        self.counters.parked(1);
+        self.ask_for_pause();
+    }
+
+    /// Lets those go who wait for room, while it is their turn and there is some.
+    pub(super) fn serve_line(&mut self) {
+        while let Some(&(tag, ticket)) = self.line.front() {
+            if !self.volume.parking.is_first(ticket) {
+                break;
+            }
+            let place = self.claim(tag);
+            if matches!(place, Place::NoRoom) {
+                break;
+            }
+            self.line.pop_front();
+            self.volume.parking.leave(ticket);
+            self.counters.parked(-1);
+            match place {
+                Place::Claimed(claim) => self.record(tag, claim),
+                _ => self.go_uncaptured(tag),
+            }
+        }
+        if !self.line.is_empty() {
+            self.ask_for_pause();
+        }
+    }
+
+    fn claim(&mut self, tag: u16) -> Place {
+        let mark = *self.mark.get_or_insert_with(clock);
+        let request = self.request(tag);
+        let payload_bytes = if request.has_data() {
+            request.length_bytes
+        } else {
+            0
+        };
+        match self.volume.ring.claim(payload_bytes, mark) {
+            Ok(claim) => Place::Claimed(claim),
+            Err(ClaimError::Full) => Place::NoRoom,
+            Err(ClaimError::Closed) => Place::Closed,
+            Err(error @ (ClaimError::AckViolation(_) | ClaimError::TooLarge { .. })) => {
+                // Nothing may bypass an open ring (P5): give the stream up first.
+                tracing::error!(%error, "the ring takes no records; the stream is given up");
+                self.volume.ring.close();
+                Place::Closed
+            }
+        }
+    }
+
+    fn record(&mut self, tag: u16, mut claim: Claim) {
+        let request = self.request(tag);
+        if request.has_data()
+            && let Err(errno) = self.port.copy_in(tag, claim.payload_mut())
+        {
+            drop(claim); // its place becomes void
+            self.published = true;
+            return self.finish(tag, Err(errno));
+        }
+        let (volume, offset, length) = (
+            self.volume.index,
+            request.offset_bytes,
+            request.length_bytes,
+        );
+        let fields = match request.op {
+            Op::Discard => RecordFields::discard(volume, offset, length),
+            Op::Zero => RecordFields::zero(volume, offset, length),
+            _ => RecordFields::write(volume, offset, length, request.fua),
+        };
+        self.counters.captured(u64::from(length));
+        self.job(tag).record = Some(claim.fill(fields));
+        self.published = true;
+        self.issue(tag);
+    }
+
+    fn go_uncaptured(&mut self, tag: u16) {
+        let request = self.request(tag);
+        self.counters.uncaptured(u64::from(request.length_bytes));
+        if request.has_data() {
+            self.lend(tag)
+        } else {
+            self.issue(tag)
+        }
+    }
+}
+
+/// Time at the source, for people: order comes from stamps.
+fn clock() -> TimeMark {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    TimeMark(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
