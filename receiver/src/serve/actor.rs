@@ -153,7 +153,7 @@ impl Actor {
                 self.hub.disown(stream);
                 self.hub.journal().retire(stream);
             }
-            Output::Job(job) => self.work(Work::Job(job)),
+            Output::Job(job) => self.work(Work::Job(Box::new(job))),
             Output::Say(session, control) => self.say(session, Said::Say(control)),
             Output::End(session, reason) => {
                 self.say(session, Said::End(reason));

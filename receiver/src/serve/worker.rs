@@ -18,7 +18,7 @@ use wire::{Name, VolumeName};
 #[derive(Debug)]
 pub(super) enum Work {
     /// Do this, then tell.
-    Job(Job),
+    Job(Box<Job>),
     /// Open the targets of a volume.
     Add(Box<VolumeRecord>, SyncSender<Result<(), String>>),
     /// Close them.
@@ -61,7 +61,7 @@ pub(super) fn spawn(
 impl Worker {
     fn take(&mut self, work: Work) -> Option<JobOutcome> {
         match work {
-            Work::Job(job) => return Some(self.job(job)),
+            Work::Job(job) => return Some(self.job(*job)),
             Work::Add(record, answer) => {
                 let added = self.applier.add(&record).map_err(|error| error.to_string());
                 let _ = answer.try_send(added);

@@ -14,7 +14,7 @@ impl Group {
         let here = stream.map(|stream| stream.incarnation()) == Some(self.base.incarnation);
         let known = self.base.incarnation.counter > 0;
         let incarnation = stream.map(|stream| stream.incarnation());
-        let incarnation = incarnation.or(known.then_some(self.base.incarnation));
+        let incarnation = incarnation.or_else(|| known.then_some(self.base.incarnation));
         let (mode, reason) = self.mode();
         let applied = if here || stream.is_none() {
             self.base.applied

@@ -66,6 +66,8 @@ pub struct Group {
     next_step: Duration,
     /// Most changes of one step.
     step_changes_max: usize,
+    /// A damaged record stands in the base's way until the journal says that it is lost.
+    damaged: bool,
     /// Why the base no longer moves.
     failed: Option<String>,
     journal_failed: Option<String>,

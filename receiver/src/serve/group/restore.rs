@@ -122,6 +122,7 @@ impl Restored {
             job: None,
             next_step: Duration::ZERO,
             step_changes_max: STEP_CHANGES_MAX,
+            damaged: false,
             failed: None,
             journal_failed: None,
             journal_full: false,

@@ -157,11 +157,7 @@ impl Group {
     }
 
     pub(super) fn settle(&mut self, id: SessionId, mark: &SettleMark) {
-        if !self
-            .session
-            .as_ref()
-            .is_some_and(|session| session.id == id)
-        {
+        if self.session.as_ref().is_none_or(|session| session.id != id) {
             return;
         }
         let Some(stream) = self.streams.back_mut() else {

@@ -69,6 +69,7 @@ impl Group {
         let (known, base_here) = (stream.known, self.base.incarnation == stream.incarnation());
         let progress = stream.intake.advance();
         for step in progress {
+            self.damaged &= !matches!(step, Progress::Lost { .. });
             match step {
                 Progress::Lost { after, reason, .. } if base_here && after < horizon => {
                     self.lose_base(&reason);
@@ -142,7 +143,7 @@ impl Group {
         let Some(stream) = self.streams.front() else {
             return false;
         };
-        let blocked = self.failed.is_some() || self.refused().is_some();
+        let blocked = self.damaged || self.failed.is_some() || self.refused().is_some();
         let elsewhere = stream.incarnation() != self.base.incarnation;
         let changes_over = elsewhere && stream.opening.is_some() && !self.holds.any();
         !blocked && (changes_over || self.step_end() > self.base.applied)
@@ -189,7 +190,7 @@ impl Group {
             return;
         }
         self.finish_removing();
-        if self.failed.is_some() || self.refused().is_some() {
+        if self.damaged || self.failed.is_some() || self.refused().is_some() {
             return;
         }
         self.leave_streams_behind();
@@ -370,6 +371,7 @@ impl Group {
             self.give_up_rest(reason);
             return;
         }
+        self.damaged = true;
         let (number, after, upto) = (stream.number, stamp.prev(), stamp);
         let lost = StreamLost {
             after,

@@ -366,3 +366,50 @@ fn stamps_of_the_first_session_begin_at_one() {
     assert!(world.source.is_up());
     assert_eq!(world.source.captured(), Stamp::ZERO);
 }
+
+#[test]
+fn debug_one() {
+    let mut world = World::new(
+        4404,
+        Faults {
+            journal_loss: true,
+            damage: true,
+        },
+    );
+    for step in 0..346 {
+        let before = world.site.kept.journal.len();
+        world.step();
+        let g = &world.site.group;
+        eprintln!(
+            "{step}: jl {}->{} base {:?} {}/{} {:?} point {:?} limit {} frozen {:?} states {:?} usable {:?} job {:?} sides {:?} damaged {:?} losses {}",
+            before,
+            world.site.kept.journal.len(),
+            g.base.incarnation.counter,
+            g.base.applied,
+            g.base.horizon,
+            g.base.volumes,
+            g.points.point().map(|p| (p.incarnation.counter, p.stamp.0)),
+            g.points.limit(),
+            g.points.frozen(),
+            g.points.states_at(Stamp(1 << 40)),
+            g.streams
+                .iter()
+                .map(|s| (
+                    s.incarnation().counter,
+                    s.intake.durable_prefix().0,
+                    s.intake.settled().0,
+                    s.intake.usable().0,
+                    s.ending.as_ref().map(|e| e.0),
+                    s.pending
+                ))
+                .collect::<Vec<_>>(),
+            world.site.job,
+            world.source.sides,
+            world.site.damaged,
+            world.site.losses
+        );
+        if step % 5 == 0 {
+            world.check(&format!("step {step}"));
+        }
+    }
+}

@@ -148,7 +148,7 @@ impl Source {
         if matches!(self.sides[volume], Side::Resting(..)) {
             return;
         }
-        let zero = self.value % 5 == 0;
+        let zero = self.value.is_multiple_of(5);
         self.value += 1;
         let value = if zero { 0 } else { self.value };
         if !refused {
