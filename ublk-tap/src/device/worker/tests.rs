@@ -40,7 +40,7 @@ struct World {
     asked: Vec<Vec<Option<(RawRequest, u8)>>>,
     completed: Vec<(usize, u16, i32)>,
     pausing: [bool; QUEUES],
-    /// Bytes that records need not describe: failed or changed without a record.
+    /// Bytes that records need not describe: named as refused, or changed without a record.
     unknown: Vec<bool>,
     closed: bool,
 }
@@ -85,8 +85,8 @@ impl Port for FakePort {
                 "P3: {range:?}"
             );
         }
-        if world.closed {
-            world.forget(op);
+        if let (true, Some(range)) = (world.closed, changed(op)) {
+            world.forget(range);
         }
         world.pending.push(Pending {
             queue: self.queue,
@@ -134,11 +134,9 @@ fn changed(op: DiskOp) -> Option<Range> {
 }
 
 impl World {
-    /// From now on nothing is said about what `op` changes.
-    fn forget(&mut self, op: DiskOp) {
-        if let Some(range) = changed(op) {
-            self.unknown[range.start_bytes() as usize..range.end_bytes() as usize].fill(true);
-        }
+    /// Nothing is said about what the disk holds in `range`.
+    fn forget(&mut self, range: Range) {
+        self.unknown[range.start_bytes() as usize..range.end_bytes() as usize].fill(true);
     }
 
     /// Lets the disk answer one operation: all, a part, later, or not at all.
@@ -153,10 +151,7 @@ impl World {
         };
         match mood {
             0 => return Some((pending, -libc::EAGAIN)),
-            1 => {
-                self.forget(pending.op);
-                return Some((pending, -libc::EIO));
-            }
+            1 => return Some((pending, -libc::EIO)),
             2 if !matches!(pending.op, DiskOp::Write { .. }) => {
                 return Some((pending, -libc::EOPNOTSUPP));
             }
@@ -195,6 +190,7 @@ struct Stage {
     ring: Arc<Ring>,
     parking: Arc<Parking>,
     ranges: Arc<RangeTable>,
+    faults: Arc<Faults>,
     consumer: Consumer,
     /// What the records so far make of an empty volume.
     replica: Vec<u8>,
@@ -219,6 +215,7 @@ impl Stage {
             closed: false,
         }));
         let (parking, ranges) = (Arc::new(Parking::new()), Arc::new(RangeTable::new()));
+        let faults = Arc::new(Faults::default());
         let size_bytes = SIZE_BYTES as u64;
         let geometry = Geometry {
             size_bytes,
@@ -231,7 +228,7 @@ impl Stage {
             ring: Arc::clone(&ring),
             ranges: Arc::clone(&ranges),
             parking: Arc::clone(&parking),
-            faults: Arc::new(Faults::default()),
+            faults: Arc::clone(&faults),
         };
         let worker = |queue: usize| {
             let parts = Parts {
@@ -260,6 +257,7 @@ impl Stage {
             ring,
             parking,
             ranges,
+            faults,
             consumer,
             replica,
             acked,
@@ -369,7 +367,12 @@ impl Stage {
             "every record was settled or made void"
         );
         assert!(self.ranges.is_idle() && self.parking.is_empty());
-        let world = self.world.borrow();
+        let mut world = self.world.borrow_mut();
+        let refused = self.faults.take();
+        assert!(!refused.overflowed, "few enough to be named one by one");
+        for fault in refused.faults {
+            world.forget(fault.range);
+        }
         let differs = |at: &usize| world.disk[*at] != self.replica[*at] && !world.unknown[*at];
         assert_eq!(
             (0..SIZE_BYTES).find(differs),

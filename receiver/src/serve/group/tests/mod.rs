@@ -318,7 +318,7 @@ fn run(seeds: std::ops::Range<u64>, steps: usize, faults: Faults) {
 #[test]
 fn a_receiver_restarted_at_any_step_has_the_newest_point_and_it_is_the_truth() {
     run(
-        1..12_000,
+        1..400,
         400,
         Faults {
             journal_loss: false,
@@ -330,7 +330,7 @@ fn a_receiver_restarted_at_any_step_has_the_newest_point_and_it_is_the_truth() {
 #[test]
 fn a_journal_that_lost_what_was_acknowledged_heals_by_a_copy() {
     run(
-        1..12_000,
+        1..400,
         400,
         Faults {
             journal_loss: true,
@@ -342,7 +342,7 @@ fn a_journal_that_lost_what_was_acknowledged_heals_by_a_copy() {
 #[test]
 fn a_damaged_record_is_never_applied_and_heals_by_a_copy() {
     run(
-        1..12_000,
+        1..400,
         400,
         Faults {
             journal_loss: true,
