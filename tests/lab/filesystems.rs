@@ -41,13 +41,11 @@ fn ext4_made_filled_and_synced_is_byte_for_byte_on_the_replica() {
 }
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn xfs_made_filled_and_synced_is_byte_for_byte_on_the_replica() {
     a_filesystem_is_replicated("xfs", 320, &["mkfs.xfs", "-q", "-f"]);
 }
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn btrfs_made_filled_and_synced_is_byte_for_byte_on_the_replica() {
     a_filesystem_is_replicated("btrfs", 128, &["mkfs.btrfs", "-q", "-f"]);
 }

@@ -8,7 +8,6 @@ use e2e::{Run, Site};
 use std::time::Duration;
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn a_shipper_that_scribbles_on_its_page_changes_nothing_locally() {
     let site = Site::new("evil");
     std::fs::write(

@@ -8,7 +8,6 @@ use e2e::{Run, Site, run};
 use std::time::{Duration, Instant};
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn a_full_ring_parks_writes_to_the_bound_then_breaks_and_copies_again_by_itself() {
     let site = Site::new("full");
     std::fs::write(
@@ -50,7 +49,6 @@ fn a_full_ring_parks_writes_to_the_bound_then_breaks_and_copies_again_by_itself(
 }
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn reads_go_on_while_a_write_waits_for_room_in_the_ring() {
     let site = Site::new("reads");
     std::fs::write(
@@ -93,7 +91,6 @@ fn reads_go_on_while_a_write_waits_for_room_in_the_ring() {
 }
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn a_receiver_that_is_killed_and_comes_back_misses_nothing() {
     let mut site = Site::new("again");
     let disk = NullDisk::plain(16);
@@ -118,7 +115,6 @@ fn a_receiver_that_is_killed_and_comes_back_misses_nothing() {
 }
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn the_shipper_may_be_killed_and_the_application_notices_nothing() {
     let site = Site::new("ship");
     let disk = NullDisk::plain(16);
@@ -138,7 +134,6 @@ fn the_shipper_may_be_killed_and_the_application_notices_nothing() {
 }
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn remove_with_the_link_down_refuses_and_says_what_is_at_stake() {
     let mut site = Site::new("stake");
     let disk = NullDisk::plain(16);

@@ -12,7 +12,6 @@ fn copied_bytes(site: &Site) -> u64 {
 }
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn a_disk_full_of_data_is_copied_while_in_use_over_a_target_full_of_garbage() {
     let site = Site::new("seed");
     let disk = NullDisk::plain(24);
@@ -29,7 +28,6 @@ fn a_disk_full_of_data_is_copied_while_in_use_over_a_target_full_of_garbage() {
 }
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn after_a_clean_stop_nothing_is_copied_and_after_a_mount_of_the_raw_disk_everything_is() {
     let site = Site::new("clean");
     let disk = NullDisk::plain(24);
@@ -65,7 +63,6 @@ fn after_a_clean_stop_nothing_is_copied_and_after_a_mount_of_the_raw_disk_everyt
 }
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn after_a_reboot_with_the_ring_gone_the_disk_is_copied_again_by_itself() {
     let site = Site::new("boot");
     let disk = NullDisk::plain(24);
@@ -89,7 +86,6 @@ fn after_a_reboot_with_the_ring_gone_the_disk_is_copied_again_by_itself() {
 }
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn while_a_recopy_runs_the_old_point_stays_complete() {
     let mut site = Site::new("old");
     let disk = NullDisk::plain(16);

@@ -5,7 +5,6 @@ use e2e::{Run, Site, kernel, log_writes};
 use std::fs;
 
 #[test]
-#[ignore = "not yet shown to pass in the lab; run it with --ignored"]
 fn flush_and_fua_reach_a_disk_with_a_volatile_cache() {
     kernel::module("dm_log_writes");
     let site = Site::new("cache");

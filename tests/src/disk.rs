@@ -104,6 +104,37 @@ impl Drop for NullDisk {
     }
 }
 
+/// A loop device: a block device over a file, which punches holes.
+#[derive(Debug)]
+pub struct Loop {
+    path: PathBuf,
+}
+
+impl Loop {
+    /// A device over `file`.
+    pub fn new(file: &Path) -> Self {
+        kernel::module("loop");
+        let done = Run::new("losetup")
+            .args(["--find", "--show"])
+            .args([file])
+            .ok();
+        let path = PathBuf::from(done.stdout.trim());
+        Self { path }
+    }
+
+    /// The device node.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let detach = [Path::new("--detach"), &self.path];
+        Run::new("losetup").args(detach).done();
+    }
+}
+
 /// A device-mapper device.
 #[derive(Debug)]
 pub struct Mapped {

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-const MAGIC: u64 = 0x006a_7366_7768_7372;
+const MAGIC: u64 = 0x006a_7366_7773_6872;
 
 /// One logged request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Patience for anything that crosses the link: emulated cryptography is slow.
-pub const LINK_PATIENCE: Duration = Duration::from_secs(60);
+pub const LINK_PATIENCE: Duration = Duration::from_secs(240);
 
 /// A source host and a receiver.
 #[derive(Debug)]
