@@ -152,7 +152,7 @@ fn a_disk_with_4096_byte_sectors_keeps_them() {
         "/sys/block/{}/queue/logical_block_size",
         kernel::block_name(&device)
     );
-    assert_eq!(std::fs::read_to_string(sector).unwrap().trim(), "4096");
+    assert_eq!(fs::read_to_string(sector).unwrap().trim(), "4096");
     fio(
         &device,
         &[

@@ -1,8 +1,10 @@
 //! FLUSH and FUA really arrive at the disk below: recorded there by dm-log-writes (P1).
 
 use e2e::disk::{Mapped, NullDisk, NullSettings, size_bytes};
+use e2e::run::eventually;
 use e2e::{Run, Site, kernel, log_writes};
 use std::fs;
+use std::time::Duration;
 
 #[test]
 fn flush_and_fua_reach_a_disk_with_a_volatile_cache() {
@@ -31,10 +33,16 @@ fn flush_and_fua_reach_a_disk_with_a_volatile_cache() {
     site.wait_mode("async");
 
     let name = device.display().to_string();
-    let seen = || {
-        // The log is written behind the device: a mark waits for nothing, a suspend would.
+    let mut marks = 0;
+    let mut seen = || {
+        // The log is written behind the device, in order: with the mark all before it is there.
         witness.message("mark here");
-        let entries = log_writes::entries(log.path());
+        marks += 1;
+        let mut entries = Vec::new();
+        eventually("the mark is in the log", Duration::from_secs(20), || {
+            entries = log_writes::entries(log.path());
+            entries.iter().filter(|e| e.is_mark()).count() == marks
+        });
         let data = |e: &&log_writes::Entry| !e.is_mark() && e.sectors > 0;
         (
             entries.iter().filter(|e| e.is_flush()).count(),

@@ -4,6 +4,7 @@
 //! sector of four little-endian words (sector, sectors, flags, data length) followed by the data,
 //! which a discard does not have.
 
+use crate::run::Run;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -39,6 +40,10 @@ impl Entry {
 
 /// Reads all entries of the log on `path`.
 pub fn entries(path: &Path) -> Vec<Entry> {
+    // What the kernel writes there passes the page cache by.
+    Run::new("blockdev")
+        .args([Path::new("--flushbufs"), path])
+        .ok();
     let log = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let word = |offset: u64, index: u64| {
         let mut bytes = [0; 8];
