@@ -19,7 +19,7 @@ use wire::Name;
 use wire::control::Control;
 
 /// Events that may wait for the driver.
-const EVENTS_MAX: usize = 256;
+pub(super) const EVENTS_MAX: usize = 256;
 /// Messages that may wait to be written to the control stream.
 const CONTROL_MAX: usize = 1024;
 /// Of these so many are kept free of settle marks, for heartbeats and the goodbye.
@@ -129,17 +129,34 @@ impl Line {
             let Some((attempt, report)) = self.events.recv().await else {
                 return std::future::pending().await;
             };
-            if attempt != self.attempt {
-                continue;
+            if let Some(event) = self.event(attempt, report) {
+                return event;
             }
-            match (report, &mut self.call) {
-                (Report::Event(event), _) => return event,
-                (Report::Open(open), Some(call)) => {
-                    call.open = Some(open);
-                    return LineEvent::Connected;
-                }
-                (Report::Open(_), None) => {}
+        }
+    }
+
+    /// The next event, if it is there already.
+    pub(super) fn try_next(&mut self) -> Option<LineEvent> {
+        while let Ok((attempt, report)) = self.events.try_recv() {
+            if let Some(event) = self.event(attempt, report) {
+                return Some(event);
             }
+        }
+        None
+    }
+
+    /// What a report of the connection in use means; nothing, of an earlier one.
+    fn event(&mut self, attempt: u64, report: Report) -> Option<LineEvent> {
+        if attempt != self.attempt {
+            return None;
+        }
+        match (report, &mut self.call) {
+            (Report::Event(event), _) => Some(event),
+            (Report::Open(open), Some(call)) => {
+                call.open = Some(open);
+                Some(LineEvent::Connected)
+            }
+            (Report::Open(_), None) => None,
         }
     }
 

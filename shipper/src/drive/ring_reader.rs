@@ -9,8 +9,12 @@ use ring::{Consumer, Entry, RingFault};
 use std::io;
 use std::os::fd::AsFd;
 use tokio::net::unix::pipe;
-use wire::limits::BATCH_RECORDS_MAX;
+use wire::limits::{BATCH_BYTES_GOAL, BATCH_RECORDS_MAX};
 use wire::{BATCH_HEADER_BYTES, BatchHeader, RECORD_HEADER_BYTES, RecordHeader, Stamp};
+
+/// Entries looked at at once.
+const LOOK_RECORDS: usize = 8;
+const _: () = assert!((BATCH_RECORDS_MAX as usize).is_multiple_of(LOOK_RECORDS));
 
 /// The ring, with the records looked at last.
 #[derive(Debug)]
@@ -44,14 +48,37 @@ impl RingReader {
     pub fn peek(&mut self, after: Stamp) -> Result<&[RecordHeader], RingFault> {
         self.entries.clear();
         self.headers.clear();
-        let count_max = BATCH_RECORDS_MAX as usize;
-        self.consumer
-            .peek_filled(after, count_max, &mut self.entries)?;
+        self.look(after)?;
         let incarnation_id = self.consumer.incarnation().id;
         for entry in &self.entries {
             self.headers.push(header(entry, incarnation_id)?);
         }
         Ok(&self.headers)
+    }
+
+    /// Looks at so many entries as one batch can take, and no more: whoever reads on in one go lets
+    /// the settle marks and the receiver wait.
+    fn look(&mut self, mut after: Stamp) -> Result<(), RingFault> {
+        let mut payload_bytes = 0_u64;
+        while self.entries.len() < BATCH_RECORDS_MAX as usize
+            && payload_bytes < u64::from(BATCH_BYTES_GOAL)
+        {
+            let looked_at = self.entries.len();
+            if self
+                .consumer
+                .peek_filled(after, LOOK_RECORDS, &mut self.entries)?
+                == 0
+            {
+                break;
+            }
+            let new = &self.entries[looked_at..];
+            payload_bytes += new
+                .iter()
+                .map(|entry| u64::from(entry.fields.payload_bytes))
+                .sum::<u64>();
+            after = new.last().map_or(after, |entry| entry.stamp);
+        }
+        Ok(())
     }
 
     /// The bytes of `batch`, whose records were among those looked at last.

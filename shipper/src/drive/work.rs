@@ -1,6 +1,6 @@
 //! The loop: events in, outputs done, the ring read in between.
 
-use super::line::{Line, LineEvent};
+use super::line::{EVENTS_MAX, Line, LineEvent};
 use super::ring_reader::RingReader;
 use super::tap_end::TapEnd;
 use super::{DRAIN_PATIENCE, POLL_INTERVAL, SLEEP_AFTER};
@@ -44,7 +44,21 @@ pub struct Work {
 struct Pause {
     until: Instant,
     is_asleep: bool,
+    /// The ring holds more than a turn takes.
+    has_more: bool,
 }
+
+/// What a look at the ring found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// All there was.
+    All,
+    More,
+}
+
+/// Most looks at the ring in one turn; each is about a batch.
+const STEPS_PER_TURN: usize = 4;
 
 impl Work {
     /// Work for the ring and tap of `welcome`, as `source`, with the enrolment below `config`.
@@ -115,9 +129,10 @@ impl Work {
             return Err(Ending::TapGone);
         }
         let is_tap_there = self.drain_until.is_none();
+        let has_more = pause.has_more;
         tokio::select! {
             biased;
-            event = self.line.next() => self.take(event)?,
+            event = self.line.next() => self.take_all(event)?,
             message = self.tap.volumes(), if is_tap_there => match message {
                 Ok(message) => self.handle(Event::Volumes(message.volumes))?,
                 Err(error) => {
@@ -127,6 +142,7 @@ impl Work {
                 }
             },
             () = self.tap.writable(), if is_tap_there => self.tap.flush(),
+            () = tokio::task::yield_now(), if has_more => {}
             () = rest(&self.ring, &pause) => self.busy_until = Instant::now() + SLEEP_AFTER,
             () = tokio::time::sleep_until(pause.until) => {}
         }
@@ -138,15 +154,17 @@ impl Work {
 
     /// Reads what there is; says how long to wait for more, and whether to sleep meanwhile.
     async fn prepare_pause(&mut self) -> Result<Pause, Ending> {
-        if self.read_ring().await? {
-            self.busy_until = Instant::now() + SLEEP_AFTER;
-        }
+        let found = self.read_ring().await?;
         let now = Instant::now();
+        if found != Found::Nothing {
+            self.busy_until = now + SLEEP_AFTER;
+        }
         let deadline = self.session.deadline().map(|at| self.start + at);
         let deadline = deadline.unwrap_or(now + Duration::from_secs(3600));
         let pause = |at: Instant, is_asleep| Pause {
             until: at.min(deadline),
             is_asleep,
+            has_more: found == Found::More,
         };
         let is_watching = self.session.reading().is_some() || self.session.settling().is_some();
         if !is_watching && self.drain_until.is_none() {
@@ -156,7 +174,7 @@ impl Work {
             return Ok(pause(now + POLL_INTERVAL, false));
         }
         self.ring.consumer().prepare_sleep();
-        if self.read_ring().await? {
+        if self.read_ring().await? != Found::Nothing {
             self.ring.consumer().cancel_sleep();
             self.busy_until = Instant::now() + SLEEP_AFTER;
             return Ok(pause(now + POLL_INTERVAL, false));
@@ -170,6 +188,18 @@ impl Work {
         self.drain_until.is_some_and(is_over)
     }
 
+    /// Takes an event and all that have come with it: one a turn, acks would queue behind batches.
+    fn take_all(&mut self, first: LineEvent) -> Result<(), Ending> {
+        self.take(first)?;
+        for _ in 0..EVENTS_MAX {
+            let Some(next) = self.line.try_next() else {
+                break;
+            };
+            self.take(next)?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, event: LineEvent) -> Result<(), Ending> {
         match event {
             LineEvent::Connected => self.handle(Event::Connected),
@@ -180,40 +210,55 @@ impl Work {
         }
     }
 
-    /// Gives the session what the ring has, as far as it wants it; whether anything was new.
-    async fn read_ring(&mut self) -> Result<bool, Ending> {
-        let mut has_news = false;
-        while let Some(after) = self.session.reading() {
-            let moment = self.moment()?;
-            match self.ring.peek(after) {
-                Ok(records) => self.session.handle(moment, Event::Filled(records)),
-                Err(fault) => self.fault(fault)?,
+    /// Gives the session what the ring has, as far as it wants it.
+    ///
+    /// A record and its settle mark go out side by side, a few batches a turn: neither waits until
+    /// the other has caught up, and the receiver is heard in between.
+    async fn read_ring(&mut self) -> Result<Found, Ending> {
+        for step in 0..STEPS_PER_TURN {
+            let (shipped, settled) = (self.ship_some().await?, self.settle_some().await?);
+            if !shipped && !settled {
+                return Ok(if step == 0 {
+                    Found::Nothing
+                } else {
+                    Found::All
+                });
             }
-            self.obey().await?;
-            if self.session.reading() == Some(after) {
-                break;
+        }
+        Ok(Found::More)
+    }
+
+    async fn ship_some(&mut self) -> Result<bool, Ending> {
+        let Some(after) = self.session.reading() else {
+            return Ok(false);
+        };
+        let moment = self.moment()?;
+        match self.ring.peek(after) {
+            Ok(records) => self.session.handle(moment, Event::Filled(records)),
+            Err(fault) => self.fault(fault)?,
+        }
+        self.obey().await?;
+        Ok(self.session.reading() != Some(after))
+    }
+
+    async fn settle_some(&mut self) -> Result<bool, Ending> {
+        let Some((after, count)) = self.session.settling().filter(|_| self.line.has_room()) else {
+            return Ok(false);
+        };
+        let moment = self.moment()?;
+        let upto = match self.ring.scan(after, count) {
+            Ok((upto, _)) if upto == after => return Ok(false),
+            Ok((upto, voids)) => {
+                self.session.handle(moment, Event::Settled { upto, voids });
+                upto
             }
-            has_news = true;
-        }
-        while let Some((after, count)) = self.session.settling()
-            && self.line.has_room()
-        {
-            let moment = self.moment()?;
-            let upto = match self.ring.scan(after, count) {
-                Ok((upto, _)) if upto == after => break,
-                Ok((upto, voids)) => {
-                    self.session.handle(moment, Event::Settled { upto, voids });
-                    upto
-                }
-                Err(fault) => {
-                    self.fault(fault)?;
-                    after
-                }
-            };
-            self.obey().await?;
-            has_news |= upto > after;
-        }
-        Ok(has_news)
+            Err(fault) => {
+                self.fault(fault)?;
+                after
+            }
+        };
+        self.obey().await?;
+        Ok(upto > after)
     }
 
     /// Does what the session wants, and lets the connection work in between.

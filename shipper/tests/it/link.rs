@@ -52,6 +52,24 @@ fn every_write_arrives_with_its_content_and_the_ring_is_freed() {
 }
 
 #[test]
+fn settle_marks_do_not_wait_behind_a_backlog_of_records() {
+    let receiver = Receiver::new();
+    let mut host = host_of(&receiver);
+    let mut last = Stamp::ZERO;
+    for _ in 0..56 {
+        last = host.write(128 << 10); // 7 MiB, all settled before anybody ships
+    }
+    host.ship();
+    host.until_acked(last);
+    assert_complete(&receiver, last);
+    let first = receiver.journal().marks[0].upto;
+    assert!(
+        first.0 <= 16,
+        "the first mark came after {first} of {last} records, not after a batch or two"
+    );
+}
+
+#[test]
 fn a_connection_cut_in_the_middle_of_batches_loses_nothing() {
     let receiver = Receiver::new();
     receiver.journal().cut_after = Some(3);

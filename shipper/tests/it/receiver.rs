@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 use wire::control::{Ack, Control, Heartbeat, Hello, HelloAck, Refusal};
 use wire::{
-    Generation, JoinReply, JoinRequest, Pin, RECORD_HEADER_BYTES, RecordHeader, Stamp, TimeMark,
+    Generation, JoinReply, JoinRequest, Pin, RECORD_HEADER_BYTES, RecordHeader, SettleMark, Stamp,
+    TimeMark,
 };
 
 /// What it holds, and what it was told to do.
@@ -18,6 +19,7 @@ pub(crate) struct Journal {
     pub(crate) records: BTreeMap<u64, (RecordHeader, Vec<u8>)>,
     pub(crate) durable: u64,
     pub(crate) settled: u64,
+    pub(crate) marks: Vec<SettleMark>,
     pub(crate) hellos: Vec<Hello>,
     pub(crate) beats: Vec<Heartbeat>,
     pub(crate) joins: Vec<(JoinRequest, Pin)>,
@@ -245,6 +247,7 @@ async fn listen(mut recv: RecvStream, journal: Arc<Mutex<Journal>>, acks: mpsc::
                 Control::Settle(mark) => {
                     assert_eq!(mark.after.0, journal.settled, "settle marks form a chain");
                     journal.settled = mark.upto.0;
+                    journal.marks.push(mark);
                 }
                 Control::Heartbeat(beat) => {
                     journal.beats.push(beat);
