@@ -153,7 +153,13 @@ impl Demo {
             .push(spawn(Command::new("sh").args(["-c", &files])));
         let offset = format!("--offset={}m", BLOCKS_MIB / 2);
         let job = fio_job(&self.blocks, 1);
-        let more = [&offset, "--time_based", "--runtime=600", "--verify=0"];
+        let more = [
+            &offset,
+            "--time_based",
+            "--runtime=600",
+            "--verify=0",
+            "--rate=2m",
+        ];
         self.writers
             .push(spawn(Command::new("fio").args(&job).args(more)));
         for _ in 0..4 {
