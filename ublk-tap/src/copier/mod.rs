@@ -18,7 +18,7 @@ use crate::disk::Disk;
 use crate::ranges::{Range, RangeTable};
 use ring::Ring;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -28,6 +28,8 @@ use wire::VolumeIndex;
 #[derive(Debug)]
 pub struct Copier {
     orders: Option<Sender<Order>>,
+    /// How many ranges were ordered to be read again.
+    rereads_ordered: AtomicU64,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -69,15 +71,33 @@ enum Order {
     Reread(Range),
 }
 
+/// Where the ranges stand whose writes failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rereads {
+    /// All of them are in the stream again, as the disk holds them.
+    Done,
+    /// Some are still to be read, or to find room.
+    Pending,
+    /// Some were given up; only a copy of the whole volume makes up for them.
+    Lost,
+}
+
 /// What the group sees of a copy under way.
 #[derive(Debug, Default)]
 struct Shared {
     /// The run that is wanted; zero for none.
     wanted: AtomicU64,
     copied_bytes: AtomicU64,
+    /// How many of the ranges ordered so far are in the stream, or were given up.
+    reread: AtomicU64,
+    /// A range was given up since the last copy began.
+    is_reread_lost: AtomicBool,
     /// What holds the copy up, in words.
     trouble: Mutex<Option<String>>,
 }
+
+/// Most ranges that wait to be read again; beyond it the whole volume is to be copied (P11).
+pub const REREADS_MAX: u64 = 4096;
 
 impl Copier {
     /// Starts the thread; `tell` carries what it says.
@@ -94,6 +114,7 @@ impl Copier {
             .spawn(move || worker.run(&inbox))?;
         Ok(Self {
             orders: Some(orders),
+            rereads_ordered: AtomicU64::new(0),
             shared,
             thread: Some(thread),
         })
@@ -114,7 +135,23 @@ impl Copier {
 
     /// Reads a range again whose write failed, before it goes on with a copy.
     pub fn reread(&self, range: Range) {
+        self.rereads_ordered.fetch_add(1, Ordering::AcqRel);
         self.order(Order::Reread(range));
+    }
+
+    /// Where the ranges ordered so far stand.
+    pub fn rereads(&self) -> Rereads {
+        match self.rereads_left() {
+            _ if self.shared.is_reread_lost.load(Ordering::Acquire) => Rereads::Lost,
+            0 => Rereads::Done,
+            _ => Rereads::Pending,
+        }
+    }
+
+    /// How many ranges wait to be read again.
+    pub fn rereads_left(&self) -> u64 {
+        let ordered = self.rereads_ordered.load(Ordering::Acquire);
+        ordered - self.shared.reread.load(Ordering::Acquire)
     }
 
     /// Bytes the running or last copy has read.

@@ -272,6 +272,13 @@ fn what_cannot_be_read_again_is_said_and_what_cannot_be_copied_is_waited_for() {
         panic!("{said:?}")
     };
     assert!(words.contains("4096 bytes at 512 KiB"), "{words}");
+    assert_eq!(place.copier.rereads(), Rereads::Lost);
+    place.copier.reread(Range::new(0, 512));
+    while place.copier.rereads_left() > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(place.copier.rereads(), Rereads::Lost, "until a copy begins");
+    place.take(&mut image(size));
     place.copier.copy(1);
     let start = Instant::now();
     while place.copier.trouble().is_none() {
@@ -292,5 +299,36 @@ fn what_cannot_be_read_again_is_said_and_what_cannot_be_copied_is_waited_for() {
         }
     );
     assert_eq!(place.copier.trouble(), None);
+    assert_eq!(place.copier.rereads(), Rereads::Done);
     assert_eq!(place.disk.size_bytes(), size);
+}
+
+#[test]
+fn a_range_counts_as_read_again_when_all_of_it_has_found_its_place() {
+    let size = 8 * CHUNK_BYTES;
+    let place = place(size, 2 << 20);
+    assert_eq!(place.copier.rereads(), Rereads::Done);
+    let held = place
+        .ranges
+        .admit_blocking(Range::new(2 * CHUNK_BYTES - 512, 2 * CHUNK_BYTES));
+    place.copier.reread(Range::new(0, 2 * CHUNK_BYTES));
+    let start = Instant::now();
+    while place.ring.captured() < Stamp(1) {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(place.copier.rereads(), Rereads::Pending, "half of it");
+    drop(held);
+    while place.copier.rereads() != Rereads::Done {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(place.ring.captured(), Stamp(2));
+    place.copier.reread(Range::new(0, 512));
+    place.ring.close();
+    place.copier.reread(Range::new(512, 1024));
+    while place.copier.rereads() != Rereads::Lost {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

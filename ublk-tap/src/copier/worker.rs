@@ -74,7 +74,11 @@ impl<T: Fn(CopierSaid)> Worker<T> {
         loop {
             let is_idle = self.copy.is_none() && self.rereads.is_empty();
             match next(inbox, is_idle, pause) {
-                Ok(Some(Order::Copy(run))) => self.copy = Some(Copy { run, at: 0 }),
+                Ok(Some(Order::Copy(run))) => {
+                    self.copy = Some(Copy { run, at: 0 });
+                    // It reads what was given up.
+                    self.shared.is_reread_lost.store(false, Ordering::Release);
+                }
                 Ok(Some(Order::Reread(range))) => self.rereads.push_back(range),
                 Ok(None) => {}
                 Err(Gone) => return,
@@ -160,13 +164,16 @@ impl<T: Fn(CopierSaid)> Worker<T> {
                 self.rereads.push_front(Range::new(end, range.end_bytes()));
                 Duration::ZERO
             }
-            Captured::Done => Duration::ZERO,
+            Captured::Done => {
+                self.shared.reread.fetch_add(1, Ordering::AcqRel);
+                Duration::ZERO
+            }
             Captured::NoRoom => {
                 self.rereads.push_front(range);
                 PACE_INTERVAL
             }
             Captured::Closed => {
-                self.rereads.clear();
+                self.give_up_rereads();
                 Duration::ZERO
             }
             Captured::Unreadable(error) => {
@@ -174,7 +181,7 @@ impl<T: Fn(CopierSaid)> Worker<T> {
                     "a write failed and what the disk holds now is unknown: {}",
                     unreadable(piece, &error)
                 );
-                self.rereads.clear();
+                self.give_up_rereads();
                 (self.tell)(CopierSaid::RereadFailed {
                     index: self.config.index,
                     words,
@@ -182,6 +189,13 @@ impl<T: Fn(CopierSaid)> Worker<T> {
                 Duration::ZERO
             }
         }
+    }
+
+    /// The one in hand, and all behind it: the volume will be copied as a whole.
+    fn give_up_rereads(&mut self) {
+        self.shared.is_reread_lost.store(true, Ordering::Release);
+        let count = self.rereads.drain(..).count() + 1;
+        self.shared.reread.fetch_add(count as u64, Ordering::AcqRel);
     }
 
     /// Makes a record of what the disk holds in `range`.

@@ -134,4 +134,10 @@ impl Faults {
     pub(super) fn take(&self) -> FaultList {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// Nothing can be added meanwhile.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> std::sync::MutexGuard<'_, FaultList> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -30,6 +30,8 @@ pub struct View {
     pub is_whole: bool,
     /// Whether the stream is given up.
     pub is_broken: bool,
+    /// Whether every range whose write failed, at or below `acked`, is in the stream again.
+    pub is_certain: bool,
     /// Newest stamp.
     pub captured: Stamp,
     /// Durable at the receiver, as checked.
@@ -98,7 +100,11 @@ impl<T> Default for Barriers<T> {
 
 impl<T> Waiting<T> {
     fn look(&mut self, now: Instant, view: View) -> Option<Outcome> {
-        if self.stamp.is_none() && view.is_whole {
+        if !view.is_certain {
+            // A write below the stamp may be one of those that failed: the records of what the
+            // disk holds instead lie above it, and are to be covered too.
+            self.stamp = None;
+        } else if self.stamp.is_none() && view.is_whole {
             self.stamp = Some(view.captured);
         }
         let safe = match self.wait {
@@ -125,6 +131,7 @@ mod tests {
         View {
             is_whole: true,
             is_broken: false,
+            is_certain: true,
             captured: Stamp(captured),
             acked: Stamp(acked),
             applied: Stamp(applied),
@@ -179,6 +186,42 @@ mod tests {
         };
         let over = barriers.step(now, broken);
         assert_eq!(over, [(1, Outcome::Reached(Stamp(10), Duration::ZERO))]);
+    }
+
+    #[test]
+    fn a_write_that_failed_is_read_again_before_a_stamp_counts_and_the_stamp_covers_it() {
+        let (mut barriers, now) = one(Settling::Durable);
+        assert!(barriers.step(now, view(10, 7, 3)).is_empty());
+        let failed = View {
+            is_certain: false,
+            ..view(10, 10, 10)
+        };
+        assert!(barriers.step(now, failed).is_empty());
+        assert!(
+            barriers.step(now, view(11, 10, 10)).is_empty(),
+            "what was read again is at 11"
+        );
+        let over = barriers.step(now, view(12, 11, 10));
+        assert_eq!(over, [(1, Outcome::Reached(Stamp(11), Duration::ZERO))]);
+    }
+
+    #[test]
+    fn a_stream_given_up_with_ranges_unread_does_not_reach_a_stamp_before_it() {
+        let (mut barriers, now) = one(Settling::Durable);
+        assert!(barriers.step(now, view(10, 7, 3)).is_empty());
+        let broken = View {
+            is_whole: false,
+            is_broken: true,
+            is_certain: false,
+            ..view(15, 12, 3)
+        };
+        assert!(barriers.step(now, broken).is_empty());
+        let closed = View {
+            is_certain: true,
+            ..broken
+        };
+        assert!(barriers.step(now, closed).is_empty());
+        assert_eq!(barriers.step(now, view(20, 20, 20)).len(), 1);
     }
 
     #[test]

@@ -170,6 +170,8 @@ struct Link {
 /// The stream is taken up again when the ring is at most this full.
 const REOPEN_PERMILLE_MAX: u64 = 250;
 
+const IN_DOUBT: &str = "many writes failed";
+
 impl Core {
     /// A group without volumes. A write may wait for `park`.
     pub fn new(park: Duration) -> Self {
@@ -202,7 +204,7 @@ impl Core {
             CoreEvent::NotReopened => self.not_reopened(),
             CoreEvent::Copied { index, run } => self.copied(index, run),
             CoreEvent::RereadFailed { index, words } => self.reread_failed(now, index, &words),
-            CoreEvent::FaultsLost { index } => self.wish(index, None, "many writes failed"),
+            CoreEvent::FaultsLost { index } => self.faults_lost(index),
             CoreEvent::CopyWanted {
                 index,
                 durable,
@@ -241,8 +243,7 @@ impl Core {
         match &self.stream {
             Stream::Broken { reason, .. } => format!("{reason}; {}", self.waits_for(now)),
             Stream::Open => {
-                let copying = self.volumes.values().filter(|v| v.place.is_copying());
-                let mut reasons: Vec<&str> = copying.map(|v| v.reason.as_str()).collect();
+                let mut reasons: Vec<&str> = self.volumes.values().filter_map(reason_of).collect();
                 reasons.dedup();
                 reasons.join("; ")
             }
@@ -251,8 +252,16 @@ impl Core {
 
     /// Whether every volume is whole at the receiver, but for the changes on their way.
     pub fn is_whole(&self) -> bool {
-        let whole = |v: &Volume| matches!(v.place, Place::Ready) || v.place.is_parting();
+        let whole = |v: &Volume| {
+            !v.is_in_doubt && (matches!(v.place, Place::Ready) || v.place.is_parting())
+        };
         matches!(self.stream, Stream::Open) && self.volumes.values().all(whole)
+    }
+
+    /// Whether any of a volume may differ from what the receiver has, until it is copied again.
+    pub fn is_in_doubt(&self, index: VolumeIndex) -> bool {
+        let volume = self.volumes.get(&index);
+        volume.is_some_and(|volume| volume.is_in_doubt)
     }
 
     /// Where a volume stands.
@@ -320,6 +329,7 @@ impl Core {
         self.outputs.push_back(Output::Close);
         for (index, volume) in &mut self.volumes {
             volume.wish = None;
+            volume.is_in_doubt = false;
             match volume.place {
                 Place::Left { .. } => continue,
                 Place::Entering(_) => self.outputs.push_back(Output::GoLive(*index)),
@@ -431,6 +441,14 @@ impl Core {
         }
     }
 
+    fn faults_lost(&mut self, index: VolumeIndex) {
+        self.wish(index, None, IN_DOUBT);
+        if let Some(volume) = self.volumes.get_mut(&index) {
+            // Before its copy has begun, and outside the stream, it will be read as a whole anyway.
+            volume.is_in_doubt = volume.place == Place::Ready || volume.place.join().is_some();
+        }
+    }
+
     fn copy_wanted(&mut self, index: Option<VolumeIndex>, durable: Stamp, words: &str) {
         let all = self.volumes.keys().copied();
         let wanted: Vec<VolumeIndex> = all
@@ -509,8 +527,14 @@ impl Core {
     }
 }
 
+fn reason_of(volume: &Volume) -> Option<&str> {
+    let doubt = volume.is_in_doubt.then_some(IN_DOUBT);
+    doubt.or_else(|| volume.place.is_copying().then_some(&volume.reason))
+}
+
 fn join(index: VolumeIndex, volume: &mut Volume, reason: String, outputs: &mut VecDeque<Output>) {
     volume.place = Place::Joining;
+    volume.is_in_doubt = false;
     volume.reason = reason;
     outputs.push_back(Output::Claim(index, MemberAction::Join));
 }

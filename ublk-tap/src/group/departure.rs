@@ -39,6 +39,10 @@ pub struct View<'a> {
     pub link_is_down: bool,
     /// Whether its devices are gone, with nothing in flight.
     pub is_stopped: bool,
+    /// Whether ranges whose writes failed are still to be read again.
+    pub is_rereading: bool,
+    /// Whether more writes failed than could be noted: a copy is due.
+    pub is_in_doubt: bool,
 }
 
 /// What is to be done now.
@@ -125,11 +129,9 @@ impl Departure {
     }
 
     fn drain(&mut self, upto: Stamp, is_late: bool, view: &View<'_>) -> Step {
-        let is_whole = view
-            .places
-            .iter()
-            .all(|p| *p == Place::Ready || p.is_parting());
-        let is_drained = view.acked >= upto && !view.link_is_down;
+        let is_here = |place: &Place| *place == Place::Ready || place.is_parting();
+        let is_whole = view.places.iter().all(is_here) && !view.is_in_doubt;
+        let is_drained = view.acked >= upto && !view.link_is_down && !view.is_rereading;
         let is_ending = self.manner == Manner::Ending;
         if !is_whole && !is_ending {
             return Step::Refuse(Why::NotWhole);
@@ -147,13 +149,25 @@ impl Departure {
 
     fn stop(&mut self, is_late: bool, view: &View<'_>) -> Step {
         if view.is_stopped {
-            self.stage = Stage::Confirming;
-            return Step::Leave;
+            return self.reread(is_late, view);
         }
         if is_late && self.tells() {
             return Step::TellLate(Why::Busy);
         }
         Step::Stop
+    }
+
+    /// A write may have failed while its device stopped: what the disk holds instead goes before the
+    /// `leave`.
+    fn reread(&mut self, is_late: bool, view: &View<'_>) -> Step {
+        if !view.is_rereading || self.gives_up(is_late) {
+            self.stage = Stage::Confirming;
+            return Step::Leave;
+        }
+        if is_late && self.tells() {
+            return Step::TellLate(Why::LeftBehind);
+        }
+        Step::Wait
     }
 
     fn confirm(&mut self, is_late: bool, view: &View<'_>) -> Step {
@@ -163,12 +177,7 @@ impl Departure {
             // It left the stream another way; there is nothing to wait for.
             _ => true,
         });
-        let gives_up = match self.manner {
-            Manner::Abandon => true,
-            Manner::Ending => is_late,
-            Manner::Whole => false,
-        };
-        if is_settled || gives_up {
+        if is_settled || self.gives_up(is_late) {
             self.stage = Stage::Sealing;
             return Step::Seal;
         }
@@ -176,6 +185,15 @@ impl Departure {
             return Step::TellLate(Why::LeftBehind);
         }
         Step::Wait
+    }
+
+    /// Whether what is not safe by now is left as it is.
+    fn gives_up(&self, is_late: bool) -> bool {
+        match self.manner {
+            Manner::Abandon => true,
+            Manner::Ending => is_late,
+            Manner::Whole => false,
+        }
     }
 
     /// Whether the asker is to be told now; once per asker.
@@ -198,6 +216,8 @@ mod tests {
             acked: Stamp(acked),
             link_is_down: false,
             is_stopped: false,
+            is_rereading: false,
+            is_in_doubt: false,
         }
     }
 
@@ -268,6 +288,49 @@ mod tests {
         assert_eq!(told, Step::TellLate(Why::LeftBehind));
         departure.ask_again(Manner::Abandon, late);
         assert_eq!(departure.step(late, &stopped(&[LEFT], 10)), Step::Seal);
+    }
+
+    #[test]
+    fn a_write_that_failed_is_read_again_before_the_leave() {
+        let ready = [Place::Ready];
+        let rereading = View {
+            is_rereading: true,
+            ..stopped(&ready, 10)
+        };
+        let running = View {
+            is_stopped: false,
+            ..rereading.clone()
+        };
+        for (manner, at_once, when_late) in [
+            (Manner::Whole, Step::Wait, Step::TellLate(Why::LeftBehind)),
+            (Manner::Ending, Step::Wait, Step::Leave),
+            (Manner::Abandon, Step::Leave, Step::Wait),
+        ] {
+            let (mut departure, now, late) = start(manner);
+            let first = departure.step(now, &running);
+            assert_eq!(first == Step::Stop, manner == Manner::Abandon, "{manner:?}");
+            departure.step(now, &view(&ready, 10));
+            assert_eq!(departure.step(now, &rereading), at_once, "{manner:?}");
+            assert_eq!(
+                departure.step(late, &rereading) == when_late,
+                manner != Manner::Abandon,
+                "{manner:?}"
+            );
+        }
+        let (mut departure, now, _) = start(Manner::Whole);
+        departure.step(now, &view(&ready, 10));
+        departure.step(now, &rereading);
+        assert_eq!(departure.step(now, &stopped(&ready, 10)), Step::Leave);
+    }
+
+    #[test]
+    fn a_volume_in_doubt_is_not_whole() {
+        let (mut departure, now, _) = start(Manner::Whole);
+        let doubt = View {
+            is_in_doubt: true,
+            ..view(&[Place::Ready], 10)
+        };
+        assert_eq!(departure.step(now, &doubt), Step::Refuse(Why::NotWhole));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::removal::Removal;
 use super::tapped::Tapped;
 use crate::cli::Failure;
 use crate::control::{Asked, BarrierReached, Reply, ReplyTo, Request, Settling};
-use crate::copier::CopierSaid;
+use crate::copier::{CopierSaid, Rereads};
 use crate::device::{Parking, become_io_flusher};
 use crate::settings::{Dirs, Settings, Span};
 use crate::shipper::{Port, Supervisor};
@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
-use wire::{Generation, Member, MemberAction, Name, VolumeIndex};
+use wire::{Generation, Member, MemberAction, Name, Stamp, VolumeIndex};
 
 /// What reaches a group.
 pub enum Input {
@@ -81,6 +81,8 @@ pub struct Driver {
     pub(super) core: Core,
     pub(super) link: Link,
     pub(super) progress: Progress,
+    /// Durable at the receiver, as of this turn.
+    pub(super) safe: Stamp,
     pub(super) parking: Arc<Parking>,
     pub(super) members: Members,
     pub(super) tapped: BTreeMap<VolumeIndex, Tapped>,
@@ -146,6 +148,7 @@ impl Driver {
             inbox: config.inbox,
             link: Link::new(config.port, config.supervisor),
             progress: Progress::default(),
+            safe: Stamp::ZERO,
             parking: Arc::new(Parking::new()),
             members: Members::default(),
             tapped: BTreeMap::new(),
@@ -188,6 +191,9 @@ impl Driver {
         self.hear_shipper(now);
         self.free_room();
         self.claim_members(now);
+        // Before the faults are looked at: a write that failed is in their list before its record
+        // is void, so every one at or below this stamp is known from here on.
+        self.safe = self.ring.acked();
         self.look_at_devices(now);
         let facts = self.facts(now);
         self.decide(now, CoreEvent::Observed(facts));
@@ -339,7 +345,7 @@ impl Driver {
         let claim = self.claims.front().map(|claim| claim.since);
         let oldest = parked.into_iter().chain(claim).min();
         Facts {
-            acked: self.ring.acked(),
+            acked: self.safe,
             used_permille: self.ring.usage().permille(),
             waiting: oldest.map(|since| now.saturating_duration_since(since)),
             violation: self.ring.violation().map(|violation| violation.to_string()),
@@ -354,8 +360,9 @@ impl Driver {
         let view = barrier::View {
             is_whole: self.core.is_whole(),
             is_broken: self.core.mode() == Mode::Broken,
+            is_certain: self.tapped.values().all(|t| t.rereads() == Rereads::Done),
             captured: self.ring.captured(),
-            acked: self.ring.acked(),
+            acked: self.safe,
             applied: self.progress.applied,
         };
         for (reply, outcome) in self.barriers.step(now, view) {
@@ -376,7 +383,7 @@ impl Driver {
         &self,
         now: Instant,
         wait: Settling,
-        stamp: Option<wire::Stamp>,
+        stamp: Option<Stamp>,
         passed: Duration,
     ) -> String {
         let (wait, safe) = match wait {

@@ -7,6 +7,7 @@ use super::driver::{Driver, wait_of};
 use super::volume::Place;
 use crate::cli::{Exit, Failure};
 use crate::control::{RemoveRequest, Removed, Reply, ReplyTo};
+use crate::copier::Rereads;
 use crate::settings::{ByteSize, Span};
 use crate::state::Unclean;
 use std::sync::Arc;
@@ -99,9 +100,11 @@ impl Driver {
         let places = self.places(&removal.volumes);
         let view = View {
             places: &places,
-            acked: self.ring.acked(),
+            acked: self.safe,
             link_is_down: self.link.is_down(),
             is_stopped: self.is_stopped(&removal.volumes),
+            is_rereading: self.is_rereading(&removal.volumes),
+            is_in_doubt: removal.volumes.iter().any(|v| self.core.is_in_doubt(*v)),
         };
         match removal.departure.step(now, &view) {
             Step::Wait => {}
@@ -255,15 +258,8 @@ impl Driver {
             removal.stake = self.stake(now);
         }
         for index in &removal.volumes {
-            let Some(tapped) = self.tapped.get_mut(index) else {
-                continue;
-            };
-            let Some(front) = &mut tapped.front else {
-                continue;
-            };
-            if front.stop(Duration::ZERO).is_ok() {
-                tapped.stats = front.stats();
-                tapped.front = None;
+            if let Some(tapped) = self.tapped.get_mut(index) {
+                tapped.stop();
             }
         }
         let is_late = removal.departure.is_late(now);
@@ -290,7 +286,9 @@ impl Driver {
     fn leave(&mut self, now: Instant, volumes: &[VolumeIndex]) {
         for index in volumes {
             match self.core.place(*index) {
-                Some(Place::Ready) => self.decide(now, CoreEvent::Leave { index: *index }),
+                Some(Place::Ready) if self.is_certain(*index) => {
+                    self.decide(now, CoreEvent::Leave { index: *index });
+                }
                 Some(Place::Left { .. } | Place::Leaving) | None => {}
                 Some(_) => {
                     if let Some(copier) = self.tapped.get(index).and_then(|t| t.copier.as_ref()) {
@@ -301,17 +299,33 @@ impl Driver {
         }
     }
 
+    /// Whether a volume at the receiver is what the disk holds, wherever a write has failed.
+    fn is_certain(&self, index: VolumeIndex) -> bool {
+        let tapped = self.tapped.get(&index);
+        let is_reread = tapped.is_none_or(|tapped| tapped.rereads() == Rereads::Done);
+        is_reread && !self.core.is_in_doubt(index)
+    }
+
+    /// Whether ranges of volumes in the stream are still to be read again.
+    fn is_rereading(&self, volumes: &[VolumeIndex]) -> bool {
+        volumes.iter().any(|index| {
+            let tapped = self.tapped.get(index);
+            let is_pending = tapped.is_some_and(|tapped| tapped.rereads() == Rereads::Pending);
+            is_pending && self.core.place(*index) == Some(Place::Ready)
+        })
+    }
+
     fn seal(&mut self, now: Instant, removal: &mut Removal) {
         removal.stake = self.stake(now);
-        let acked = self.ring.acked();
         let mut leavers = Vec::new();
         for index in &removal.volumes {
             let place = self.core.place(*index);
+            let is_certain = self.is_certain(*index);
             let Some(tapped) = self.tapped.remove(index) else {
                 continue;
             };
             let manner = match place {
-                Some(Place::Left { leave }) if acked >= leave => {
+                Some(Place::Left { leave }) if self.safe >= leave && is_certain => {
                     Left::Clean(self.ring.incarnation(), leave)
                 }
                 _ if removal.manner == Manner::Abandon => Left::Unclean(Unclean::Abandoned),
@@ -378,10 +392,11 @@ impl Driver {
 
     fn broke_meanwhile(&self, now: Instant, removed: &Removed) -> Failure {
         let names = removed.volumes.join(", ");
-        let text = format!(
-            "{names}: removed, but not clean ({}); the next add copies it again",
-            self.core.reason(now)
-        );
+        let why = match self.core.reason(now) {
+            reason if reason.is_empty() => "the last writes failed".to_owned(),
+            reason => reason,
+        };
+        let text = format!("{names}: removed, but not clean ({why}); the next add copies it again");
         Failure::new(Exit::Failed, text)
     }
 

@@ -5,14 +5,14 @@ use super::driver::Adding;
 use super::front::Front;
 use super::rate::Rate;
 use crate::control::ReplyTo;
-use crate::copier::Copier;
+use crate::copier::{Copier, REREADS_MAX, Rereads};
 use crate::device::{FaultList, Shape, Stats};
 use crate::disk::Disk;
 use crate::ranges::RangeTable;
 use crate::state::Registered;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wire::Name;
 
 /// A volume and everything that belongs to it.
@@ -34,6 +34,10 @@ pub(super) struct Tapped {
     pub(super) rate: Rate,
     /// Bytes written uncaptured before the stream was given up last.
     uncaptured_before: u64,
+    /// Writes that failed.
+    faults: u64,
+    /// More writes failed while the device stopped than could be noted.
+    is_in_doubt: bool,
     /// The device went away under us.
     pub(super) is_gone: bool,
 }
@@ -54,6 +58,8 @@ impl Tapped {
             stats: Stats::default(),
             rate: Rate::default(),
             uncaptured_before: 0,
+            faults: 0,
+            is_in_doubt: false,
             is_gone: false,
         }
     }
@@ -72,16 +78,50 @@ impl Tapped {
             tracing::error!(volume = %self.name, "the device was deleted by somebody else");
             self.is_gone = true;
         }
-        self.reread(front.take_faults())
+        let list = front.take_faults();
+        self.reread(list)
     }
 
-    fn reread(&self, list: FaultList) -> bool {
+    /// Asks the device to stop. Once it has, its last faults are taken.
+    pub(super) fn stop(&mut self) {
+        let Some(front) = &mut self.front else { return };
+        if front.stop(Duration::ZERO).is_err() {
+            return;
+        }
+        self.stats = front.stats();
+        let list = front.take_faults();
+        self.front = None;
+        self.is_in_doubt |= self.reread(list);
+    }
+
+    /// Where the ranges stand whose writes failed.
+    pub(super) fn rereads(&self) -> Rereads {
+        match &self.copier {
+            _ if self.is_in_doubt => Rereads::Lost,
+            Some(copier) => copier.rereads(),
+            None => Rereads::Done,
+        }
+    }
+
+    fn reread(&mut self, list: FaultList) -> bool {
         let Some(copier) = &self.copier else {
-            return false;
+            return list.overflowed || !list.faults.is_empty();
         };
-        for fault in list.faults {
-            let (at, bytes) = (fault.range.start_bytes(), fault.range.length_bytes());
-            tracing::error!(volume = %self.name, at, bytes, errno = fault.errno, "a write failed");
+        let Some(first) = list.faults.first() else {
+            return list.overflowed;
+        };
+        let before = self.faults;
+        self.faults += list.faults.len() as u64;
+        // A disk that fails every write must not fill the log as well (P11).
+        if before.checked_ilog2() != self.faults.checked_ilog2() {
+            let (at, bytes) = (first.range.start_bytes(), first.range.length_bytes());
+            let (errno, so_far) = (first.errno, self.faults);
+            tracing::error!(volume = %self.name, at, bytes, errno, so_far, "writes failed");
+        }
+        for fault in &list.faults {
+            if copier.rereads_left() >= REREADS_MAX {
+                return true;
+            }
             copier.reread(fault.range);
         }
         list.overflowed

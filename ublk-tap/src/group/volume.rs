@@ -51,6 +51,8 @@ pub(super) struct Volume {
     pub(super) run: u64,
     /// A copy somebody wants, and why.
     pub(super) wish: Option<String>,
+    /// More writes failed than could be noted: only a copy makes it whole again.
+    pub(super) is_in_doubt: bool,
     backoff: Backoff,
 }
 
@@ -101,6 +103,7 @@ impl Volume {
             reason,
             run: 0,
             wish: None,
+            is_in_doubt: false,
             backoff: Backoff::new(),
         }
     }

@@ -96,12 +96,13 @@ impl<P: Port> Worker<P> {
         match outcome {
             Ok(()) => record.settle(),
             Err(errno) => {
-                record.void();
                 // Under the range, before anybody else can change it: what the disk holds now is
-                // unknown until it was read again.
+                // unknown until it was read again. And before the record is void: whoever sees it
+                // settled finds the range in the list.
                 let length_bytes = u64::from(request.length_bytes);
                 let range = Range::of_length(request.offset_bytes, length_bytes);
                 self.volume.faults.add(range, errno);
+                record.void();
             }
         }
     }

@@ -43,6 +43,8 @@ struct World {
     /// Bytes that records need not describe: named as refused, or changed without a record.
     unknown: Vec<bool>,
     closed: bool,
+    /// The application's memory cannot be read.
+    is_unreadable: bool,
 }
 
 struct FakePort {
@@ -58,6 +60,9 @@ impl Port for FakePort {
     }
 
     fn copy_in(&mut self, tag: u16, bytes: &mut [u8]) -> Result<(), i32> {
+        if self.world.borrow().is_unreadable {
+            return Err(libc::EIO);
+        }
         bytes.fill(
             self.world.borrow().asked[self.queue][usize::from(tag)]
                 .unwrap()
@@ -213,6 +218,7 @@ impl Stage {
             pausing: [false; QUEUES],
             unknown: vec![false; SIZE_BYTES],
             closed: false,
+            is_unreadable: false,
         }));
         let (parking, ranges) = (Arc::new(Parking::new()), Arc::new(RangeTable::new()));
         let faults = Arc::new(Faults::default());
@@ -518,5 +524,41 @@ fn a_write_the_disk_refuses_becomes_void_and_its_range_is_reported() {
         .settle_scan(Stamp::ZERO, 10, &mut voids)
         .unwrap();
     assert_eq!((upto, voids), (Stamp(1), vec![Stamp(1)]));
+    stage.settle();
+}
+
+#[test]
+fn a_refused_range_is_in_the_list_before_its_record_is_void() {
+    let mut stage = Stage::new();
+    stage.ask(0, WRITE, 8, 8);
+    let (ring, faults) = (Arc::clone(&stage.ring), Arc::clone(&stage.faults));
+    let (post, held) = std::sync::mpsc::channel();
+    let watcher = std::thread::spawn(move || {
+        let list = faults.hold();
+        post.send(()).unwrap();
+        // Long enough for the worker to come to the list, and past it if it did not wait for it.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(list.faults.is_empty());
+        ring.settled_prefix()
+    });
+    held.recv().unwrap();
+    stage.answer(0, 1);
+    assert_eq!(watcher.join().unwrap(), Stamp::ZERO);
+    assert_eq!(stage.ring.settled_prefix(), Stamp(1));
+    stage.settle();
+}
+
+#[test]
+fn a_write_whose_bytes_cannot_be_had_changes_nothing_and_leaves_no_fault() {
+    let mut stage = Stage::new();
+    stage.world.borrow_mut().is_unreadable = true;
+    stage.ask(0, WRITE, 8, 8);
+    assert_eq!(stage.world.borrow().completed, [(0, 0, -libc::EIO)]);
+    assert!(
+        stage.world.borrow().pending.is_empty(),
+        "the disk is not asked"
+    );
+    assert_eq!(stage.ring.settled_prefix(), Stamp(1), "its place is void");
+    assert!(stage.faults.take().faults.is_empty() && stage.ranges.is_idle());
     stage.settle();
 }

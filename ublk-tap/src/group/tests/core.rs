@@ -456,3 +456,30 @@ fn a_stream_without_volumes_is_not_taken_up() {
     story.tell(CoreEvent::Dropped { index: A });
     assert!(story.pass(Duration::from_secs(60)).is_empty());
 }
+
+#[test]
+fn a_volume_whose_failed_writes_were_not_all_noted_is_in_doubt_until_it_is_copied() {
+    let mut story = Story::new();
+    story.link(true);
+    story.whole(A);
+    story.tell(CoreEvent::CopyWanted {
+        index: None,
+        durable: Stamp(story.stamp),
+        words: "spends the patience of the next copy".into(),
+    });
+    story.look();
+    let run = story.core.copies(A);
+    story.tell(CoreEvent::Copied { index: A, run });
+    story.acked(story.stamp);
+    assert!(story.core.is_whole());
+    story.tell(CoreEvent::FaultsLost { index: A });
+    assert!(story.look().is_empty(), "not so soon after the last copy");
+    assert_eq!(story.core.place(A), Some(Place::Ready));
+    assert!(story.core.is_in_doubt(A) && !story.core.is_whole());
+    assert_eq!(story.reason(), "many writes failed");
+    assert_eq!(
+        story.pass(Duration::from_secs(5)),
+        [Output::StartCopy(A, run + 1)]
+    );
+    assert!(!story.core.is_in_doubt(A));
+}

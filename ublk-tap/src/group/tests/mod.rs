@@ -3,4 +3,5 @@
 
 mod core;
 mod driver;
+mod faults;
 mod world;

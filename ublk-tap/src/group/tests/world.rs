@@ -10,7 +10,7 @@ use crate::control::{
 use crate::device::{DeviceConfig, DeviceError, Fault, FaultList, Stats, StopError};
 use crate::group::clerk::{Clerk, Job};
 use crate::group::{Driver, DriverConfig, Front, Fronts, Input};
-use crate::ranges::{Range, RangeTable};
+use crate::ranges::{HeldRange, Range, RangeTable};
 use crate::settings::{Dirs, Settings};
 use crate::shipper::{Account, Admission, Port};
 use crate::state::{State, StateFile};
@@ -482,8 +482,13 @@ pub(super) struct Fake {
     stats: Mutex<Stats>,
     faults: Mutex<FaultList>,
     pub(super) is_mounted: AtomicBool,
+    /// Happens while it stops, after the group has looked at it for the last time.
+    pub(super) at_end: Mutex<Option<AtEnd>>,
+    was_asked_to_stop: AtomicBool,
     is_stopped: AtomicBool,
 }
+
+type AtEnd = Box<dyn FnOnce(&Fake) + Send>;
 
 impl FakeFronts {
     pub(super) fn device(&self, volume: &str) -> Arc<Fake> {
@@ -517,6 +522,8 @@ impl Fronts for FakeFronts {
             stats: Mutex::default(),
             faults: Mutex::default(),
             is_mounted: AtomicBool::new(false),
+            at_end: Mutex::default(),
+            was_asked_to_stop: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             index: config.index,
             ring: config.ring,
@@ -541,6 +548,30 @@ impl Fake {
         assert!(self.try_write(at, bytes, false), "the ring is full");
     }
 
+    /// A write that fails and changes nothing.
+    pub(super) fn fail(&self, at: u64, bytes: u64) {
+        let fault = Fault {
+            range: Range::of_length(at, bytes),
+            errno: 5,
+        };
+        self.faults.lock().unwrap().faults.push(fault);
+    }
+
+    /// What a failed write may do.
+    pub(super) fn change_behind(&self, at: u64, bytes: &[u8]) {
+        self.file.write_all_at(bytes, at).unwrap();
+    }
+
+    /// More writes failed than could be noted.
+    pub(super) fn overflow(&self) {
+        self.faults.lock().unwrap().overflowed = true;
+    }
+
+    /// Nobody changes or reads `range` while the guard lives.
+    pub(super) fn hold(&self, at: u64, bytes: u64) -> HeldRange<'_> {
+        self.ranges.admit_blocking(Range::of_length(at, bytes))
+    }
+
     /// Writes until the ring is full; how many records there was room for.
     pub(super) fn fill_ring(&self) -> usize {
         let sizes = [64 << 10, 512];
@@ -560,6 +591,9 @@ impl Fake {
         );
         let range = Range::of_length(at, bytes.len() as u64);
         let held = self.ranges.admit_blocking(range);
+        if !is_good {
+            self.fail(at, range.length_bytes());
+        }
         match self.ring.claim(bytes.len() as u32, clock::now()) {
             Ok(claim) => self.captured(claim, at, bytes, is_good),
             Err(ClaimError::Full) => return false,
@@ -567,13 +601,6 @@ impl Fake {
             Err(error) => panic!("{error}"),
         }
         drop(held);
-        if !is_good {
-            self.faults
-                .lock()
-                .unwrap()
-                .faults
-                .push(Fault { range, errno: 5 });
-        }
         true
     }
 
@@ -623,12 +650,14 @@ impl Front for Arc<Fake> {
 
     fn stop(&mut self, _within: Duration) -> Result<(), StopError> {
         // The first call asks, the next finds it done.
-        let was_asked = self.is_stopped.swap(true, Ordering::AcqRel);
-        if was_asked {
-            Ok(())
-        } else {
-            Err(StopError::Draining)
+        if !self.was_asked_to_stop.swap(true, Ordering::AcqRel) {
+            return Err(StopError::Draining);
         }
+        if let Some(at_end) = self.at_end.lock().unwrap().take() {
+            at_end(self);
+        }
+        self.is_stopped.store(true, Ordering::Release);
+        Ok(())
     }
 }
 
