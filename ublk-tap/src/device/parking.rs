@@ -2,7 +2,8 @@
 //!
 //! One parking per group: its volumes and queues share the ring. Only the first in line may claim,
 //! so a large write is not starved by small ones; whoever leaves wakes the next. While somebody is
-//! parked, new writes line up behind him. Reads and flushes never come here (P6).
+//! parked, new writes line up behind him. Reads and flushes never come here (P6), but they need a
+//! tag of their queue: whether writes that wait leave few of those is known here too.
 
 use super::wake::Waker;
 use std::collections::VecDeque;
@@ -15,6 +16,8 @@ use std::time::Instant;
 pub struct Parking {
     /// Length of the line, for a glance without the lock.
     length: AtomicUsize,
+    /// Queues most of whose tags are held by writes that wait.
+    crowded_queues: AtomicUsize,
     line: Mutex<Line>,
 }
 
@@ -56,6 +59,22 @@ impl Parking {
             return None;
         }
         self.line().parked.front().map(|parked| parked.since)
+    }
+
+    /// The same, while a queue has few tags left for its reads.
+    pub fn crowded_since(&self) -> Option<Instant> {
+        let is_crowded = self.crowded_queues.load(Ordering::Acquire) > 0;
+        self.oldest_since().filter(|_| is_crowded)
+    }
+
+    /// A queue became crowded, or is so no longer.
+    pub(super) fn crowd(&self, is_crowded: bool) {
+        let before = if is_crowded {
+            self.crowded_queues.fetch_add(1, Ordering::AcqRel)
+        } else {
+            self.crowded_queues.fetch_sub(1, Ordering::AcqRel)
+        };
+        assert!(is_crowded || before > 0, "said in turn");
     }
 
     /// Wakes the first in line. To be called when the ring has room again, or was closed.

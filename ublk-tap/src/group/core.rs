@@ -111,6 +111,8 @@ pub struct Facts {
     pub used_permille: u64,
     /// How long the oldest record has waited for room.
     pub waiting: Option<Duration>,
+    /// The same of the oldest write, while a device has few requests left for reads.
+    pub crowded: Option<Duration>,
     /// Why the shipper's page is not to be believed.
     pub violation: Option<String>,
 }
@@ -167,6 +169,8 @@ struct Link {
     words: String,
 }
 
+/// How long a write may wait while those that wait leave few requests of a device for reads.
+const CROWDED_PARK: Duration = Duration::from_secs(1);
 /// The stream is taken up again when the ring is at most this full.
 const REOPEN_PERMILLE_MAX: u64 = 250;
 
@@ -292,6 +296,17 @@ impl Core {
             let because = self.because_of_link();
             let waited = self.park.as_secs_f64();
             let reason = format!("the ring was full for more than {waited:.1} s ({because})");
+            self.give_up(now, reason);
+            return;
+        }
+        let crowded_park = self.park.min(CROWDED_PARK);
+        if facts.crowded.is_some_and(|waiting| waiting > crowded_park) {
+            let because = self.because_of_link();
+            let waited = crowded_park.as_secs_f64();
+            let reason = format!(
+                "the ring was full for more than {waited:.1} s with few requests left for reads \
+                 ({because})"
+            );
             self.give_up(now, reason);
             return;
         }

@@ -348,6 +348,10 @@ impl Driver {
             acked: self.safe,
             used_permille: self.ring.usage().permille(),
             waiting: oldest.map(|since| now.saturating_duration_since(since)),
+            crowded: self
+                .parking
+                .crowded_since()
+                .map(|since| now.saturating_duration_since(since)),
             violation: self.ring.violation().map(|violation| violation.to_string()),
         }
     }

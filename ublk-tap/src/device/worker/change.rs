@@ -27,6 +27,7 @@ impl<P: Port> Worker<P> {
                 let job = self.job(tag);
                 job.hold = Some(hold);
                 job.stage = Stage::Range;
+                self.overlapping += 1;
             }
         }
     }
@@ -86,13 +87,12 @@ impl<P: Port> Worker<P> {
         };
         match self.volume.ring.claim(payload_bytes, mark) {
             Ok(claim) => Place::Claimed(claim),
-            Err(ClaimError::Full) => Place::NoRoom,
+            // Nothing may bypass an open ring (P5), and only the group closes it: it finds the
+            // violation in the ring, gives the stream up, and lets us go.
+            Err(ClaimError::Full | ClaimError::AckViolation(_)) => Place::NoRoom,
             Err(ClaimError::Closed) => Place::Closed,
-            Err(error @ (ClaimError::AckViolation(_) | ClaimError::TooLarge { .. })) => {
-                // Nothing may bypass an open ring (P5): give the stream up first.
-                tracing::error!(%error, "the ring takes no records; the stream is given up");
-                self.volume.ring.close();
-                Place::Closed
+            Err(error @ ClaimError::TooLarge { .. }) => {
+                unreachable!("a device takes no request its ring does not: {error}")
             }
         }
     }

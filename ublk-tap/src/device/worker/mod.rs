@@ -70,6 +70,10 @@ pub(super) struct Worker<P> {
     jobs: Vec<Job>,
     /// Tags that wait for room in the ring, in their order.
     line: VecDeque<(u16, Ticket)>,
+    /// How many tags wait for overlapping requests.
+    overlapping: usize,
+    /// Writes that wait leave few tags for reads.
+    is_crowded: bool,
     /// Tags that wait for memory, in their order.
     starved: VecDeque<u16>,
     /// Tags whose disk operation is tried again after a pause.
@@ -124,6 +128,8 @@ impl<P: Port> Worker<P> {
             buffers: parts.buffers,
             jobs: (0..parts.depth).map(|_| Job::default()).collect(),
             line: VecDeque::new(),
+            overlapping: 0,
+            is_crowded: false,
             starved: VecDeque::new(),
             resting: Vec::new(),
             granted: Vec::new(),
@@ -185,6 +191,7 @@ impl<P: Port> Worker<P> {
                 Stage::Range,
                 "granted to one who waits"
             );
+            self.overlapping -= 1;
             self.capture(tag);
         }
         self.granted = granted;
@@ -203,8 +210,21 @@ impl<P: Port> Worker<P> {
     /// All events at hand were handled; what they brought goes out together.
     pub(super) fn end_turn(&mut self) {
         self.mark = None;
+        self.count_tags();
         if std::mem::take(&mut self.published) {
             self.volume.ring.notify_consumer();
+        }
+    }
+
+    /// The kernel has one set of tags for reads and writes: a write that waits holds one a read may
+    /// want. The group is told when few are left; what it does about it is its policy (P6).
+    fn count_tags(&mut self) {
+        // One that overlaps a write in line waits as long as that one.
+        let held = self.line.len() + self.overlapping;
+        let is_crowded = held > 0 && held >= self.jobs.len() - (self.jobs.len() / 4).max(1);
+        if is_crowded != self.is_crowded {
+            self.is_crowded = is_crowded;
+            self.volume.parking.crowd(is_crowded);
         }
     }
 

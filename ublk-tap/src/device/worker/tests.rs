@@ -474,6 +474,89 @@ fn reads_and_flushes_go_on_while_a_write_waits_for_room() {
 }
 
 #[test]
+fn writes_that_wait_say_so_before_they_hold_the_tags_reads_need() {
+    let mut stage = Stage::new();
+    for turn in 0..8 {
+        stage.ask(0, WRITE, turn * 1024, 1024); // 4 MiB: the ring is full
+        stage.answer(0, 9);
+    }
+    for at in 0..8 {
+        stage.ask(0, WRITE, at * 8, 8);
+    }
+    stage.turn();
+    assert_eq!(stage.parking.len(), 8);
+    assert!(stage.parking.crowded_since().is_none(), "a third is left");
+    stage.ask(0, WRITE, 0, 8); // behind one that is parked: held as long
+    stage.turn();
+    assert_eq!(stage.parking.len(), 8);
+    assert!(stage.parking.crowded_since().is_some(), "a quarter is left");
+    let before = stage.world.borrow().completed.len();
+    stage.ask(0, READ, 0, 8);
+    while stage.answer(0, 9) {}
+    assert_eq!(
+        stage.world.borrow().completed.len(),
+        before + 1,
+        "which reads get"
+    );
+    for at in 8..11 {
+        stage.ask(0, WRITE, at * 8, 8);
+    }
+    stage.turn();
+    assert_eq!(stage.parking.len(), 11, "no tag is left");
+    stage.close(); // what the group does then
+    stage.turn();
+    assert!(stage.parking.crowded_since().is_none());
+    while stage.answer(0, 9) {}
+    stage.turn();
+    while stage.answer(0, 9) {}
+    assert!(stage.workers[0].is_idle(), "all tags are with the kernel");
+}
+
+#[test]
+fn writes_that_flow_are_crowded_no_longer_than_the_oldest_of_them_waits() {
+    let mut stage = Stage::new();
+    for turn in 0..8 {
+        stage.ask(0, WRITE, turn * 1024, 1024);
+        stage.answer(0, 9);
+    }
+    for turn in 0..12 {
+        stage.ask(0, WRITE, turn * 1024, 1024);
+    }
+    stage.turn();
+    let first = stage.parking.crowded_since().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    stage.consume();
+    stage.turn();
+    while stage.answer(0, 9) {}
+    for turn in 0..8 {
+        stage.ask(0, WRITE, turn * 1024, 1024);
+    }
+    stage.turn();
+    assert!(stage.parking.crowded_since().unwrap() > first);
+    stage.settle();
+}
+
+#[test]
+fn a_shipper_that_lies_has_writes_wait_for_the_group_which_alone_gives_the_stream_up() {
+    let mut stage = Stage::new();
+    for turn in 0..7 {
+        stage.ask(0, WRITE, turn * 1024, 1024);
+        stage.answer(0, 9);
+    }
+    stage.consumer.set_acked(Stamp(99));
+    stage.ask(0, WRITE, 7 * 1024, 1024);
+    stage.ask(0, WRITE, 8 * 1024, 1024);
+    stage.turn();
+    assert!(stage.ring.violation().is_some());
+    assert!(!stage.ring.is_closed(), "not by a queue");
+    assert_eq!(stage.parking.len(), 1);
+    stage.close();
+    stage.turn();
+    while stage.answer(0, 9) {}
+    assert!(stage.workers.iter().all(Worker::is_idle));
+}
+
+#[test]
 fn parked_writes_go_on_without_a_record_once_the_stream_is_given_up() {
     let mut stage = Stage::new();
     for turn in 0..11 {

@@ -483,3 +483,36 @@ fn a_volume_whose_failed_writes_were_not_all_noted_is_in_doubt_until_it_is_copie
     );
     assert!(!story.core.is_in_doubt(A));
 }
+
+#[test]
+fn writes_that_leave_few_requests_for_reads_wait_a_second_at_most() {
+    let mut story = Story::new();
+    story.link(true);
+    story.whole(A);
+    let nearly = Duration::from_millis(1000);
+    story.facts.waiting = Some(nearly);
+    story.facts.crowded = Some(nearly);
+    assert!(story.look().is_empty());
+    story.facts.waiting = Some(nearly + Duration::from_millis(1));
+    story.facts.crowded = None;
+    assert!(story.look().is_empty(), "there are enough");
+    story.facts.crowded = story.facts.waiting;
+    assert_eq!(story.look(), [Output::Close]);
+    assert!(
+        story
+            .reason()
+            .contains("1.0 s with few requests left for reads"),
+        "{}",
+        story.reason()
+    );
+}
+
+#[test]
+fn a_bound_below_a_second_holds_for_crowded_devices_too() {
+    let mut story = Story::new();
+    story.core = Core::new(Duration::from_millis(200));
+    story.link(true);
+    story.whole(A);
+    story.facts.crowded = Some(Duration::from_millis(201));
+    assert_eq!(story.look(), [Output::Close]);
+}
