@@ -14,6 +14,7 @@ use crate::disk::Disk;
 use libublk::ctrl::{UblkCtrl, UblkCtrlBuilder};
 use libublk::io::UblkDev;
 use libublk::{UblkFlags, sys};
+use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
@@ -41,9 +42,12 @@ pub(super) enum Message {
     /// A queue thread runs in thread `tid`.
     Started { qid: u16, tid: i32 },
     /// A queue awaits requests.
-    Ready,
+    Ready { qid: u16 },
     /// A queue thread is at its end, well or not.
-    Ended(Result<(), DeviceError>),
+    Ended {
+        qid: u16,
+        result: Result<(), DeviceError>,
+    },
 }
 
 /// Both ends of the keeper's mailbox.
@@ -57,6 +61,7 @@ struct Keeper {
     dev: Arc<UblkDev>,
     ctrl: UblkCtrl,
     queues: Vec<JoinHandle<()>>,
+    roll: Roll,
     counters: Vec<Arc<Counters>>,
     mailbox: Mailbox,
 }
@@ -94,16 +99,18 @@ impl Keeper {
             dev,
             ctrl,
             queues: Vec::new(),
+            roll: Roll::default(),
             counters: Vec::new(),
             mailbox,
         })
     }
 
     fn start(&mut self, plan: &Plan) -> Result<Live, DeviceError> {
-        for qid in 0..self.dev.dev_info.nr_hw_queues {
-            self.spawn(qid, plan)?;
-        }
-        self.await_queues()?;
+        let mut qids = 0..self.dev.dev_info.nr_hw_queues;
+        let spawned = qids.try_for_each(|qid| self.spawn(qid, plan));
+        // Also after a failure: see there.
+        let awaited = self.await_queues();
+        spawned.and(awaited)?;
         self.ctrl
             .start_dev(&self.dev)
             .map_err(|error| DeviceError::from_ublk("start the device", error))?;
@@ -140,36 +147,38 @@ impl Keeper {
             .spawn(move || queue_thread(start, &post));
         let thread = thread.map_err(|error| DeviceError::refused("start a thread", error))?;
         self.queues.push(thread);
+        self.roll.starting.insert(qid);
         self.counters.push(counters);
         Ok(())
     }
 
-    /// The driver starts a device only when all its queues wait for requests.
+    /// Waits until every queue awaits requests or has ended.
+    ///
+    /// The driver starts a device only when all its queues wait for requests. And it stops only
+    /// those that do: one that asks for its first requests after that would wait for ever.
     fn await_queues(&mut self) -> Result<(), DeviceError> {
-        let mut ready = 0;
-        while ready < self.queues.len() {
-            match self.mailbox.mail.recv() {
-                Ok(Message::Started { qid, tid }) => {
-                    self.ctrl.set_thread_affinity(qid, tid);
-                    self.ctrl
-                        .configure_queue(&self.dev, qid, tid)
-                        .map_err(|error| DeviceError::from_ublk("configure a queue", error))?;
+        while !self.roll.is_complete() {
+            let Ok(message) = self.mailbox.mail.recv() else {
+                break; // not while we hold the other end ourselves
+            };
+            if let Message::Started { qid, tid } = message {
+                self.ctrl.set_thread_affinity(qid, tid);
+                let configured = self.ctrl.configure_queue(&self.dev, qid, tid);
+                if let Err(error) = configured {
+                    let error = DeviceError::from_ublk("configure a queue", error);
+                    self.roll.fail(error);
                 }
-                Ok(Message::Ready) => ready += 1,
-                Ok(Message::Ended(Err(error))) => return Err(error),
-                Ok(Message::Ended(Ok(())) | Message::Stop) | Err(_) => {
-                    let source = std::io::Error::other("stopped while starting");
-                    return Err(DeviceError::refused("start the device", source));
-                }
+            } else {
+                self.roll.hear(message);
             }
         }
-        Ok(())
+        self.roll.failure.take().map_or(Ok(()), Err)
     }
 
     /// Returns when the device is to be taken down, or is gone already.
     fn wait(&self) {
         match self.mailbox.mail.recv() {
-            Ok(Message::Ended(_)) => tracing::error!("the device was deleted by somebody else"),
+            Ok(Message::Ended { .. }) => tracing::error!("the device was deleted by somebody else"),
             _ => tracing::debug!("stopping the device"),
         }
     }
@@ -191,18 +200,76 @@ impl Keeper {
     }
 }
 
+/// Which queues are still on their way. Pure.
+#[derive(Debug, Default)]
+struct Roll {
+    starting: BTreeSet<u16>,
+    /// The first thing that went wrong.
+    failure: Option<DeviceError>,
+}
+
+impl Roll {
+    fn is_complete(&self) -> bool {
+        self.starting.is_empty()
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Started { .. } => {}
+            Message::Ready { qid } => {
+                self.starting.remove(&qid);
+            }
+            Message::Ended { qid, result } => {
+                self.starting.remove(&qid);
+                self.fail(result.err().unwrap_or_else(stopped_early));
+            }
+            Message::Stop => self.fail(stopped_early()),
+        }
+    }
+
+    fn fail(&mut self, error: DeviceError) {
+        self.failure.get_or_insert(error);
+    }
+}
+
+fn stopped_early() -> DeviceError {
+    let source = std::io::Error::other("stopped while starting");
+    DeviceError::refused("start the device", source)
+}
+
+/// Tells the keeper that a queue thread is at its end, however it comes to it.
+struct End {
+    qid: u16,
+    post: Sender<Message>,
+    result: Option<Result<(), DeviceError>>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let qid = self.qid;
+        let result = self.result.take().unwrap_or_else(|| {
+            let source = std::io::Error::other("its thread ended in a panic");
+            Err(DeviceError::refused("set up a queue", source))
+        });
+        // The keeper outlives its queues: it joins them before it goes.
+        let _ = self.post.send(Message::Ended { qid, result });
+    }
+}
+
 fn queue_thread(start: Start, post: &Sender<Message>) {
+    let qid = start.qid;
+    let mut end = End {
+        qid,
+        post: post.clone(),
+        result: None,
+    };
     let tid = UblkCtrl::init_queue_thread(); // makes it an I/O flusher
-    // The keeper outlives its queues: it joins them before it goes.
-    let _ = post.send(Message::Started {
-        qid: start.qid,
-        tid,
-    });
+    let _ = post.send(Message::Started { qid, tid });
     let served = queue::serve(start, || {
-        let _ = post.send(Message::Ready);
+        let _ = post.send(Message::Ready { qid });
     });
-    let served = served.map_err(|error| DeviceError::from_ublk("set up a queue", error));
-    let _ = post.send(Message::Ended(served));
+    let failed = |error| DeviceError::from_ublk("set up a queue", error);
+    end.result = Some(served.map_err(failed));
 }
 
 fn control(plan: &Plan) -> Result<UblkCtrl, DeviceError> {
@@ -232,4 +299,66 @@ fn describe(dev: &mut UblkDev, plan: &Plan) {
     dev.tgt.fds[1] = disk.as_raw_fd();
     dev.tgt.nr_fds = 2;
     dev.set_target_json(kernel::note(&plan.group, &plan.name, disk.path()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    fn ended(qid: u16, result: Result<(), DeviceError>) -> Message {
+        Message::Ended { qid, result }
+    }
+
+    #[test]
+    fn a_device_whose_queue_failed_waits_for_the_others_before_it_is_taken_down() {
+        let mut roll = Roll {
+            starting: BTreeSet::from([0, 1, 2]),
+            failure: None,
+        };
+        roll.hear(Message::Started { qid: 1, tid: 7 });
+        roll.hear(Message::Ready { qid: 0 });
+        roll.hear(ended(1, Err(DeviceError::NoDriver)));
+        roll.hear(Message::Stop);
+        assert!(!roll.is_complete(), "queue 2 may be about to fetch");
+        roll.hear(Message::Ready { qid: 2 });
+        assert!(roll.is_complete());
+        let failure = roll.failure;
+        assert!(
+            matches!(failure, Some(DeviceError::NoDriver)),
+            "{failure:?}"
+        );
+    }
+
+    #[test]
+    fn a_queue_that_is_stopped_before_the_device_has_started_fails_the_start() {
+        let mut roll = Roll {
+            starting: BTreeSet::from([0]),
+            failure: None,
+        };
+        roll.hear(ended(0, Ok(())));
+        assert!(roll.is_complete() && roll.failure.is_some());
+    }
+
+    #[test]
+    fn the_end_of_a_queue_thread_is_told_also_after_a_panic() {
+        let (post, mail) = channel();
+        let thread = std::thread::spawn(move || {
+            let _end = End {
+                qid: 3,
+                post,
+                result: None,
+            };
+            panic!("in the test");
+        });
+        assert!(thread.join().is_err());
+        let told = mail.recv().unwrap();
+        assert!(matches!(
+            told,
+            Message::Ended {
+                qid: 3,
+                result: Err(_)
+            }
+        ));
+    }
 }

@@ -44,7 +44,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 use wire::limits::RECORD_PAYLOAD_BYTES_MAX;
@@ -111,6 +111,7 @@ impl Device {
     /// Makes the device; when this returns, `/dev/ublkbN` serves requests.
     pub fn start(config: DeviceConfig) -> Result<Self, DeviceError> {
         config.shape.check()?;
+        config.check_ring()?;
         let faults = Arc::new(Faults::default());
         let plan = config.into_plan(Arc::clone(&faults));
         let (post, mail) = channel();
@@ -123,24 +124,13 @@ impl Device {
             .name("ublk-keeper".to_owned())
             .spawn(move || keeper::keep(&plan, mailbox, &report))
             .map_err(|error| DeviceError::refused("start a thread", error))?;
-        match reported.recv_timeout(START_PATIENCE) {
-            Ok(Ok(Live { id, counters })) => {
-                let live = LiveInfo { id, counters };
-                Ok(Self {
-                    live,
-                    faults,
-                    post,
-                    keeper: Some(keeper),
-                })
-            }
-            Ok(Err(error)) => Err(error),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                Err(DeviceError::TimedOut {
-                    what: "make the device",
-                    within: START_PATIENCE,
-                })
-            }
-        }
+        let Live { id, counters } = await_start(&reported, &post, START_PATIENCE)?;
+        Ok(Self {
+            live: LiveInfo { id, counters },
+            faults,
+            post,
+            keeper: Some(keeper),
+        })
     }
 
     /// Number of the device.
@@ -214,7 +204,32 @@ impl Drop for Device {
     }
 }
 
+/// Waits for the keeper's report. A device that is made too late is taken down again.
+fn await_start(
+    reported: &Receiver<Result<Live, DeviceError>>,
+    post: &Sender<Message>,
+    within: Duration,
+) -> Result<Live, DeviceError> {
+    reported.recv_timeout(within).unwrap_or_else(|_| {
+        // Fails only if the keeper is gone, which is what we want.
+        let _ = post.send(Message::Stop);
+        let what = "make the device";
+        Err(DeviceError::TimedOut { what, within })
+    })
+}
+
 impl DeviceConfig {
+    /// Every request must have its record: an open ring is never bypassed (P5).
+    fn check_ring(&self) -> Result<(), DeviceError> {
+        if u64::from(self.shape.io_bytes_max) <= self.ring.record_bytes_max() {
+            return Ok(());
+        }
+        Err(DeviceError::BadShape(
+            "the ring is too small for the largest request; enlarge ring_bytes or lower \
+             request_bytes",
+        ))
+    }
+
     fn into_plan(self, faults: Arc<Faults>) -> Plan {
         let geometry = Geometry {
             size_bytes: self.disk.size_bytes(),
@@ -277,4 +292,51 @@ impl Default for Shape {
 /// depends on; queue threads do it themselves.
 pub fn become_io_flusher() -> io::Result<()> {
     Ok(rustix::process::configure_io_flusher_behavior(true)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ring::RingConfig;
+    use wire::Incarnation;
+
+    #[test]
+    fn a_ring_that_cannot_take_every_request_is_refused_before_a_device_is_made() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let config = RingConfig {
+            slots: 64,
+            payload_bytes: 256 << 10,
+        };
+        let incarnation = Incarnation { counter: 1, id: 1 };
+        let ring = Ring::create(dir.path(), incarnation, config).unwrap();
+        assert!(ring.record_bytes_max() < u64::from(Shape::default().io_bytes_max));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let disk = Disk::open(file.path(), Duration::ZERO).unwrap();
+        let refused = Device::start(DeviceConfig {
+            group: Name::new("g").unwrap(),
+            volume: Name::new("v").unwrap(),
+            index: VolumeIndex(0),
+            disk: Arc::new(disk),
+            ring: Arc::new(ring),
+            ranges: Arc::new(RangeTable::new()),
+            parking: Arc::new(Parking::new()),
+            shape: Shape::default(),
+        });
+        let error = refused.unwrap_err();
+        assert!(matches!(error, DeviceError::BadShape(_)), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_device_that_is_not_made_in_time_is_told_to_go() {
+        let (post, mail) = channel();
+        let (report, reported) = sync_channel(1);
+        let error = await_start(&reported, &post, Duration::ZERO);
+        assert!(matches!(error, Err(DeviceError::TimedOut { .. })));
+        assert!(matches!(mail.try_recv(), Ok(Message::Stop)));
+        drop(report);
+        let error = await_start(&reported, &post, Duration::from_secs(9));
+        assert!(error.is_err(), "a keeper that is gone reports nothing");
+    }
 }

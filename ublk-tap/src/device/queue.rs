@@ -15,7 +15,7 @@ use super::request::RawRequest;
 use super::wake::Waker;
 use super::worker::{Parts, Port, Volume, Worker};
 use io_uring::{opcode, squeue, types};
-use libublk::io::{BufDesc, BufDescList, UblkDev, UblkIOCtx, UblkQueue};
+use libublk::io::{BufDesc, BufDescList, UblkDev, UblkIOCtx, UblkQueue, with_task_io_ring_mut};
 use libublk::{UblkError, UblkIORes, sys};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -65,10 +65,12 @@ pub(super) fn serve(start: Start, ready: impl FnOnce()) -> Result<(), UblkError>
         parts,
     } = start;
     let queue = UblkQueue::new(qid, &dev)?;
-    let queue = queue.submit_fetch_commands_unified(BufDescList::Slices(None))?;
     let bell = parts.waker.as_raw_fd();
     let mut buffers = Buffers::new(pool_bytes)?;
     let registered = register(&volume, &mut buffers);
+    // Last of what can fail: who has asked for requests must stay to serve them.
+    let queue = queue.submit_fetch_commands_unified(BufDescList::Slices(None))?;
+    flush_fetches()?;
     let parts = Parts {
         depth: dev.dev_info.queue_depth,
         buffers,
@@ -91,6 +93,26 @@ pub(super) fn serve(start: Start, ready: impl FnOnce()) -> Result<(), UblkError>
     assert!(worker.is_idle(), "a stopped queue has no requests");
     std::mem::forget(guard);
     Ok(())
+}
+
+/// Hands the kernel the first command of every tag, and looks whether it took them: stopping the
+/// device ends only those it has, and starting it waits for all.
+fn flush_fetches() -> Result<(), UblkError> {
+    loop {
+        let flushed = with_task_io_ring_mut(|ring| {
+            let submitted = ring.submit();
+            let is_flushed = ring.submission().is_empty();
+            submitted.map(|_| (is_flushed, ring.completion().next()))
+        });
+        match flushed {
+            // Nobody uses the device yet: whatever is answered now is a refusal.
+            Ok((_, Some(answer))) => return Err(UblkError::UringIOError(answer.result())),
+            Ok((true, None)) => return Ok(()),
+            Ok((false, None)) => {}
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(UblkError::IOError(error)),
+        }
+    }
 }
 
 /// Tells the kernel which memory our operations will name.
@@ -122,18 +144,39 @@ fn run(queue: &UblkQueue<'_>, worker: &mut Worker<KernelPort<'_>>) {
 fn dispatch(worker: &mut Worker<KernelPort<'_>>, user_data: u64, result: i32) {
     let tag = UblkIOCtx::user_data_to_tag(user_data) as u16;
     match source_of(user_data) {
-        None if result == sys::UBLK_IO_RES_OK as i32 => worker.fetched(tag),
-        None if result == sys::UBLK_IO_RES_ABORT => {} // the device is being stopped
-        None => tracing::error!(
-            tag,
-            result,
-            "the driver refused a tag; its requests will hang"
-        ),
+        None => match Command::of(result) {
+            Command::Fetched => worker.fetched(tag),
+            Command::Stopping => {}
+            // The driver now waits for a command that will never come: whoever uses the tag would
+            // hang, also through a removal. Only our death gives its requests to a successor.
+            Command::Refused => panic!("the driver refused a command for tag {tag} ({result})"),
+        },
         Some(Source::Disk) => worker.answered(tag, result),
         Some(Source::Pause) => worker.paused(),
         Some(Source::Bell) => {
             worker.woken();
             worker.port().listen();
+        }
+    }
+}
+
+/// What the driver has to say to a command of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    /// There is a request under its tag.
+    Fetched,
+    /// The device is being stopped.
+    Stopping,
+    /// It was not one the driver takes.
+    Refused,
+}
+
+impl Command {
+    fn of(result: i32) -> Self {
+        match result {
+            _ if result == sys::UBLK_IO_RES_OK as i32 => Self::Fetched,
+            sys::UBLK_IO_RES_ABORT => Self::Stopping,
+            _ => Self::Refused,
         }
     }
 }
@@ -292,5 +335,19 @@ struct AbortOnPanic;
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         std::process::abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_the_driver_refuses_is_not_taken_for_a_device_that_stops() {
+        assert_eq!(Command::of(0), Command::Fetched);
+        assert_eq!(Command::of(-libc::ENODEV), Command::Stopping);
+        for errno in [libc::EINVAL, libc::EBUSY, libc::EIO, -1] {
+            assert_eq!(Command::of(-errno), Command::Refused, "{errno}");
+        }
     }
 }
