@@ -45,6 +45,20 @@ pub enum StopError {
     Draining,
 }
 
+/// Why a device may not be stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RetireError {
+    /// What the kernel caches for it is being written; ask again.
+    #[error("what is cached for it is still being written")]
+    Writing,
+    /// A mount, a mapping or swap has it for itself.
+    #[error("it is mounted or held; unmount it first")]
+    InUse,
+    /// What the kernel cached for it could not be written.
+    #[error("what was cached for it could not be written: {0}")]
+    Sync(String),
+}
+
 impl DeviceError {
     /// The exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {

@@ -26,11 +26,12 @@ mod progress;
 mod queue;
 mod registered;
 mod request;
+mod retire;
 mod wake;
 mod worker;
 
 pub use counters::{Fault, FaultList, Stats};
-pub use error::{DeviceError, StopError};
+pub use error::{DeviceError, RetireError, StopError};
 pub use parking::Parking;
 
 use crate::disk::Disk;
@@ -38,6 +39,7 @@ use crate::ranges::RangeTable;
 use counters::{Counters, Faults};
 use keeper::{Live, Mailbox, Message, Plan};
 use request::Geometry;
+use retire::Retirement;
 use ring::Ring;
 use std::fs::OpenOptions;
 use std::io;
@@ -88,6 +90,8 @@ pub struct Device {
     faults: Arc<Faults>,
     post: Sender<Message>,
     keeper: Option<JoinHandle<()>>,
+    // Last: it is held until it is gone.
+    retirement: Retirement,
 }
 
 #[derive(Debug)]
@@ -130,6 +134,7 @@ impl Device {
             faults,
             post,
             keeper: Some(keeper),
+            retirement: Retirement::default(),
         })
     }
 
@@ -161,6 +166,9 @@ impl Device {
 
     /// Whether something has it for itself: a mount, a mapping, swap.
     pub fn is_claimed(&self) -> bool {
+        if self.retirement.is_ours() {
+            return false; // by nobody else
+        }
         let exclusive = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_EXCL)
@@ -171,6 +179,23 @@ impl Device {
     /// Whether it is gone without [`Self::stop`]: deleted by another tool.
     pub fn has_ended(&self) -> bool {
         self.keeper.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Has the kernel write what it caches for the device, and keeps it from being mounted until it
+    /// is stopped or [`Self::stay`] is called; asked again until it is done.
+    ///
+    /// With `must_be_free` it is refused while something has the device for itself.
+    pub fn retire(&mut self, must_be_free: bool) -> Result<(), RetireError> {
+        if self.has_ended() {
+            return Ok(()); // what was cached is gone with it
+        }
+        let path = self.path();
+        self.retirement.step(&path, must_be_free)
+    }
+
+    /// It is not stopped after all.
+    pub fn stay(&mut self) {
+        self.retirement.undo();
     }
 
     /// Lets the requests in flight finish, then takes the device down.

@@ -1,6 +1,6 @@
 //! Taking volumes down without losing anything, or saying what is lost. Pure.
 //!
-//! Drain while the devices still serve; then stop them; then claim the `leave` records; then wait
+//! Drain while the devices still serve; then have what is cached for them written; then stop them; then claim the `leave` records; then wait
 //! until those are safe; then seal. Up to the stop nothing has changed and the operator can be
 //! refused; after it the volumes are on their way out, and only the waiting can end early.
 
@@ -37,6 +37,8 @@ pub struct View<'a> {
     pub acked: Stamp,
     /// Whether the link is known not to work.
     pub link_is_down: bool,
+    /// Whether what was cached for its devices is written.
+    pub is_retired: bool,
     /// Whether its devices are gone, with nothing in flight.
     pub is_stopped: bool,
     /// Whether ranges whose writes failed are still to be read again.
@@ -52,6 +54,8 @@ pub enum Step {
     Wait,
     /// Leave everything as it is and say why.
     Refuse(Why),
+    /// Have what is cached for the devices written; asked for until it is.
+    Retire,
     /// Stop the devices; asked for until they are.
     Stop,
     /// Claim the `leave` records.
@@ -69,6 +73,8 @@ pub enum Why {
     NotWhole,
     /// Not everything got to the receiver in time.
     NotDrained,
+    /// What is cached for the devices is still being written.
+    NotWritten,
     /// The devices still have requests in flight.
     Busy,
     /// The devices are gone, but not everything got to the receiver in time.
@@ -78,6 +84,7 @@ pub enum Why {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Draining { upto: Stamp },
+    Retiring,
     Stopping,
     Confirming,
     Sealing,
@@ -87,7 +94,7 @@ impl Departure {
     /// Volumes are to go; `captured` is the newest stamp now.
     pub fn new(manner: Manner, captured: Stamp, deadline: Instant) -> Self {
         let stage = match manner {
-            Manner::Abandon => Stage::Stopping,
+            Manner::Abandon => Stage::Retiring,
             Manner::Whole | Manner::Ending => Stage::Draining { upto: captured },
         };
         Self {
@@ -100,7 +107,7 @@ impl Departure {
 
     /// Whether it may still be refused.
     pub fn is_reversible(&self) -> bool {
-        matches!(self.stage, Stage::Draining { .. })
+        matches!(self.stage, Stage::Draining { .. } | Stage::Retiring)
     }
 
     /// Whether its time is over.
@@ -122,6 +129,7 @@ impl Departure {
         let is_late = self.is_late(now);
         match self.stage {
             Stage::Draining { upto } => self.drain(upto, is_late, view),
+            Stage::Retiring => self.retire(is_late, view),
             Stage::Stopping => self.stop(is_late, view),
             Stage::Confirming => self.confirm(is_late, view),
             Stage::Sealing => Step::Wait,
@@ -137,13 +145,25 @@ impl Departure {
             return Step::Refuse(Why::NotWhole);
         }
         if is_drained || (is_ending && (is_late || !is_whole || view.link_is_down)) {
-            self.stage = Stage::Stopping;
-            return Step::Stop;
+            self.stage = Stage::Retiring;
+            return self.retire(is_late, view);
         }
         if is_late {
             Step::Refuse(Why::NotDrained)
         } else {
             Step::Wait
+        }
+    }
+
+    fn retire(&mut self, is_late: bool, view: &View<'_>) -> Step {
+        if view.is_retired || (is_late && self.manner != Manner::Whole) {
+            self.stage = Stage::Stopping;
+            return Step::Stop;
+        }
+        if is_late {
+            Step::Refuse(Why::NotWritten)
+        } else {
+            Step::Retire
         }
     }
 
@@ -215,6 +235,7 @@ mod tests {
             places: place,
             acked: Stamp(acked),
             link_is_down: false,
+            is_retired: true,
             is_stopped: false,
             is_rereading: false,
             is_in_doubt: false,
@@ -321,6 +342,31 @@ mod tests {
         departure.step(now, &view(&ready, 10));
         departure.step(now, &rereading);
         assert_eq!(departure.step(now, &stopped(&ready, 10)), Step::Leave);
+    }
+
+    #[test]
+    fn what_is_cached_is_written_before_the_devices_stop() {
+        let ready = [Place::Ready];
+        let cached = View {
+            is_retired: false,
+            ..view(&ready, 10)
+        };
+        for (manner, when_late) in [
+            (Manner::Whole, Step::Refuse(Why::NotWritten)),
+            (Manner::Ending, Step::Stop),
+            (Manner::Abandon, Step::Stop),
+        ] {
+            let (mut departure, now, late) = start(manner);
+            assert_eq!(departure.step(now, &cached), Step::Retire, "{manner:?}");
+            assert_eq!(departure.step(now, &cached), Step::Retire, "{manner:?}");
+            assert!(departure.is_reversible());
+            assert_eq!(departure.step(late, &cached), when_late, "{manner:?}");
+            let (mut departure, now, _) = start(manner);
+            departure.step(now, &cached);
+            let written = departure.step(now, &view(&ready, 10));
+            assert_eq!(written, Step::Stop, "{manner:?}");
+            assert!(!departure.is_reversible());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The seam to the devices, so that a group can be driven without a kernel that has ublk.
 
-use crate::device::{Device, DeviceConfig, DeviceError, FaultList, Stats, StopError};
+use crate::device::{Device, DeviceConfig, DeviceError, FaultList, RetireError, Stats, StopError};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ pub trait Front: Send {
     fn is_claimed(&self) -> bool;
     /// Whether it is gone without [`Front::stop`].
     fn has_ended(&self) -> bool;
+    /// Has what is cached for it written, and keeps it from being mounted; asked again until done.
+    fn retire(&mut self, must_be_free: bool) -> Result<(), RetireError>;
+    /// It is not stopped after all.
+    fn stay(&mut self);
     /// Lets what is in flight finish and takes it down; asked again until it is done.
     fn stop(&mut self, within: Duration) -> Result<(), StopError>;
 }
@@ -77,6 +81,14 @@ impl Front for Device {
 
     fn has_ended(&self) -> bool {
         Self::has_ended(self)
+    }
+
+    fn retire(&mut self, must_be_free: bool) -> Result<(), RetireError> {
+        Self::retire(self, must_be_free)
+    }
+
+    fn stay(&mut self) {
+        Self::stay(self);
     }
 
     fn stop(&mut self, within: Duration) -> Result<(), StopError> {

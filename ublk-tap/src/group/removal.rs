@@ -8,8 +8,11 @@ use super::volume::Place;
 use crate::cli::{Exit, Failure};
 use crate::control::{RemoveRequest, Removed, Reply, ReplyTo};
 use crate::copier::Rereads;
+use crate::device::RetireError;
 use crate::settings::{ByteSize, Span};
 use crate::state::Unclean;
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::{Name, VolumeIndex};
@@ -22,6 +25,8 @@ pub(super) struct Removal {
     asker: Option<ReplyTo>,
     /// What is given up, as it was when it was decided.
     stake: String,
+    /// Those for whose devices nothing is cached any more, or whose cache is given up.
+    retired: BTreeSet<VolumeIndex>,
     /// After this an ending tap no longer waits for its devices.
     hard_deadline: Option<Instant>,
 }
@@ -102,6 +107,7 @@ impl Driver {
             places: &places,
             acked: self.safe,
             link_is_down: self.link.is_down(),
+            is_retired: removal.volumes.iter().all(|v| removal.retired.contains(v)),
             is_stopped: self.is_stopped(&removal.volumes),
             is_rereading: self.is_rereading(&removal.volumes),
             is_in_doubt: removal.volumes.iter().any(|v| self.core.is_in_doubt(*v)),
@@ -110,11 +116,16 @@ impl Driver {
             Step::Wait => {}
             Step::Refuse(why) => {
                 let failure = self.refusal(now, why, &removal);
-                return answer(&mut removal, Err(failure));
+                return self.refuse(removal, failure);
+            }
+            Step::Retire => {
+                if let Some(failure) = self.retire_devices(&mut removal) {
+                    return self.refuse(removal, failure);
+                }
             }
             Step::Stop => {
                 if let Some(failure) = self.stop_devices(now, &mut removal) {
-                    return answer(&mut removal, Err(failure));
+                    return self.refuse(removal, failure);
                 }
             }
             Step::Leave => self.leave(now, &removal.volumes),
@@ -183,6 +194,7 @@ impl Driver {
             volumes,
             asker,
             stake,
+            retired: BTreeSet::new(),
             hard_deadline: None,
         });
     }
@@ -221,13 +233,60 @@ impl Driver {
             let front = tapped.front.as_ref()?;
             (front.is_claimed() && !tapped.is_gone).then(|| (&tapped.name, front.path()))
         });
-        claimed.map(|(name, path)| {
-            let group = &self.group;
-            let path = path.display();
-            let text =
-                format!("{group}/{name} is in use: {path} is mounted or held; unmount it first");
-            Failure::refused(text)
-        })
+        claimed.map(|(name, path)| self.in_use(name, &path))
+    }
+
+    fn in_use(&self, name: &Name, path: &Path) -> Failure {
+        let group = &self.group;
+        let path = path.display();
+        let text = format!("{group}/{name} is in use: {path} is mounted or held; unmount it first");
+        Failure::refused(text)
+    }
+
+    /// Nothing has changed, and nothing will.
+    fn refuse(&mut self, mut removal: Removal, failure: Failure) {
+        for index in &removal.volumes {
+            let tapped = self.tapped.get_mut(index);
+            if let Some(front) = tapped.and_then(|tapped| tapped.front.as_mut()) {
+                front.stay();
+            }
+        }
+        answer(&mut removal, Err(failure));
+    }
+
+    /// Has what the kernel caches for the devices written. What cannot be is a reason to refuse,
+    /// unless it is to be abandoned, or the tap ends.
+    fn retire_devices(&mut self, removal: &mut Removal) -> Option<Failure> {
+        let must_be_free = removal.manner != Manner::Ending;
+        for index in &removal.volumes {
+            if removal.retired.contains(index) {
+                continue;
+            }
+            let tapped = self.tapped.get_mut(index);
+            let front = tapped.and_then(|tapped| tapped.front.as_mut());
+            let retired = front.map(|front| (front.retire(must_be_free), front.path()));
+            let name = self.members.name(*index);
+            match (retired, name) {
+                (Some((Err(RetireError::Writing), _)), _) => continue,
+                (Some((Err(RetireError::InUse), path)), Some(name)) => {
+                    return Some(self.in_use(name, &path));
+                }
+                (Some((Err(error), path)), Some(name)) => {
+                    let (group, path) = (&self.group, path.display());
+                    tracing::error!(%error, %path, volume = %name, "cached writes are lost");
+                    if removal.manner == Manner::Whole {
+                        let text = format!(
+                            "{group}/{name}: {error}; look for what is lost, then remove it with \
+                             --abandon"
+                        );
+                        return Some(Failure::failed(text));
+                    }
+                }
+                _ => {}
+            }
+            removal.retired.insert(*index);
+        }
+        None
     }
 
     fn places(&self, volumes: &[VolumeIndex]) -> Vec<Place> {
@@ -378,6 +437,10 @@ impl Driver {
             Why::NotDrained => Failure::late(format!(
                 "{what}: {stake}, are not at the receiver (link {link}); wait for it, or give \
                  them up with --abandon"
+            )),
+            Why::NotWritten => Failure::late(format!(
+                "{what}: what is cached for it is still being written to the disk; nothing has \
+                 changed, try again"
             )),
             Why::Busy => Failure::late(format!(
                 "{what}: requests are still waiting for the disk; it goes on, see `ublk-tap status \

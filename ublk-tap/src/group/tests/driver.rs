@@ -549,3 +549,58 @@ fn a_tap_started_for_a_volume_waits_for_the_first_and_answers_for_the_last() {
     eventually("the add failed, so it ends", || tap.is_over());
     tap.end();
 }
+
+#[test]
+fn what_is_cached_for_a_device_is_written_and_streamed_before_it_stops() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    let device = host.fronts.device("data");
+    device.retirement.lock().unwrap().0 = Some(Box::new(|device| {
+        device.write(4096, &[0x66; 4096]);
+    }));
+    assert!(tap.remove(None, false).unwrap().clean);
+    tap.end();
+    assert_eq!(device.retirement.lock().unwrap().1, 3, "asked until done");
+    host.assert_equal("data", &disk);
+    assert_eq!(std::fs::read(&disk).unwrap()[4096], 0x66);
+}
+
+#[test]
+fn a_device_whose_cache_cannot_be_written_is_only_taken_away_with_abandon() {
+    let host = Host::new();
+    let tap = host.tap();
+    whole(&host, &tap, "good");
+    whole(&host, &tap, "poor");
+    let [good, poor] = ["good", "poor"].map(|name| host.fronts.device(name));
+    poor.loses_cache.store(true, Ordering::Release);
+    let refused = tap.remove(None, false).unwrap_err();
+    assert_eq!(refused.exit, Exit::Failed);
+    for words in ["pg/poor", "could not be written: EIO", "--abandon"] {
+        assert!(refused.text.contains(words), "{words}: {refused}");
+    }
+    assert_eq!(good.retirement.lock().unwrap().1, 0, "it may be mounted");
+    assert!(tap.status().volumes.iter().all(|v| v.state == "ready"));
+    tap.remove(Some("poor"), true).unwrap();
+    tap.remove(None, false).unwrap();
+    tap.end();
+}
+
+#[test]
+fn a_mount_that_comes_while_it_is_drained_keeps_its_device() {
+    let host = Host::new();
+    let tap = host.tap();
+    whole(&host, &tap, "data");
+    let device = host.fronts.device("data");
+    device.retirement.lock().unwrap().0 = Some(Box::new(|device| {
+        device.is_mounted.store(true, Ordering::Release);
+    }));
+    let refused = tap.remove(None, false).unwrap_err();
+    assert!(refused.text.contains("in use"), "{refused}");
+    tap.stop();
+    tap.end();
+    assert!(
+        matches!(host.state().volumes[0].rest, Rest::Clean(_)),
+        "a tap that ends does not wait for a mount"
+    );
+}

@@ -7,7 +7,7 @@ use crate::control::{
     AddRequest, Added, Asked, BarrierReached, BarrierRequest, GroupStatus, RemoveRequest, Removed,
     Reply, ReplyTo, Request, Settling,
 };
-use crate::device::{DeviceConfig, DeviceError, Fault, FaultList, Stats, StopError};
+use crate::device::{DeviceConfig, DeviceError, Fault, FaultList, RetireError, Stats, StopError};
 use crate::group::clerk::{Clerk, Job};
 use crate::group::{Driver, DriverConfig, Front, Fronts, Input};
 use crate::ranges::{HeldRange, Range, RangeTable};
@@ -484,6 +484,10 @@ pub(super) struct Fake {
     pub(super) is_mounted: AtomicBool,
     /// Happens while it stops, after the group has looked at it for the last time.
     pub(super) at_end: Mutex<Option<AtEnd>>,
+    /// What the kernel has cached for it cannot be written.
+    pub(super) loses_cache: AtomicBool,
+    /// What is cached for it, and how often it was asked to write it.
+    pub(super) retirement: Mutex<(Option<AtEnd>, u32)>,
     was_asked_to_stop: AtomicBool,
     is_stopped: AtomicBool,
 }
@@ -523,6 +527,8 @@ impl Fronts for FakeFronts {
             faults: Mutex::default(),
             is_mounted: AtomicBool::new(false),
             at_end: Mutex::default(),
+            loses_cache: AtomicBool::new(false),
+            retirement: Mutex::default(),
             was_asked_to_stop: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             index: config.index,
@@ -646,6 +652,29 @@ impl Front for Arc<Fake> {
 
     fn has_ended(&self) -> bool {
         false
+    }
+
+    fn retire(&mut self, must_be_free: bool) -> Result<(), RetireError> {
+        if must_be_free && self.is_mounted.load(Ordering::Acquire) {
+            return Err(RetireError::InUse);
+        }
+        if self.loses_cache.load(Ordering::Acquire) {
+            return Err(RetireError::Sync("EIO".into()));
+        }
+        let mut steps = self.retirement.lock().unwrap();
+        if let Some(cached) = steps.0.take() {
+            cached(self);
+        }
+        steps.1 += 1;
+        if steps.1 < 3 {
+            Err(RetireError::Writing)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn stay(&mut self) {
+        self.retirement.lock().unwrap().1 = 0;
     }
 
     fn stop(&mut self, _within: Duration) -> Result<(), StopError> {
