@@ -23,7 +23,7 @@ pub(super) fn mirrored(traits: &Traits, size_bytes: u64, io_bytes_max: u32) -> u
         },
         discard: ublk_param_discard {
             discard_granularity: 1 << shift(traits.punch_bytes),
-            max_discard_sectors: if traits.punch {
+            max_discard_sectors: if punches(traits) {
                 ZERO_BYTES_MAX / 512
             } else {
                 0
@@ -34,6 +34,11 @@ pub(super) fn mirrored(traits: &Traits, size_bytes: u64, io_bytes_max: u32) -> u
         },
         ..Default::default()
     }
+}
+
+/// Discards of less than the disk's own unit would free nothing and say they did.
+fn punches(traits: &Traits) -> bool {
+    traits.punch && traits.punch_bytes <= ZERO_BYTES_MAX
 }
 
 /// Without the cache attribute no flush would ever reach us (P1); the kernel ignores FUA alone.
@@ -101,6 +106,21 @@ mod tests {
                 .max_discard_sectors,
             1 << 18
         );
+    }
+
+    #[test]
+    fn a_disk_that_frees_only_more_than_a_discard_may_be_offers_none() {
+        let sectors = |punch_bytes| {
+            let traits = Traits {
+                punch_bytes,
+                ..DISK
+            };
+            mirrored(&traits, 1 << 40, 1 << 19)
+                .discard
+                .max_discard_sectors
+        };
+        assert!(sectors(ZERO_BYTES_MAX) > 0);
+        assert_eq!((sectors(ZERO_BYTES_MAX + 4096), sectors(u32::MAX)), (0, 0));
     }
 
     #[test]

@@ -146,6 +146,11 @@ impl Progress {
     /// The disk has answered: bytes, or minus an errno.
     pub(super) fn answered(&mut self, result: i32, ways: &mut Ways) -> Next {
         match -result {
+            // A sync that failed has told what it had to tell: the next one would say that all is
+            // well, and what the disk lost in between is lost (P10).
+            errno if self.stage == Stage::Sync && is_final_for_sync(errno) => {
+                Next::Failed(presentable(errno))
+            }
             libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::EBUSY => self.again(libc::EIO),
             libc::EOPNOTSUPP | libc::ENOSYS if self.fall_back(ways) => Next::Issue(self.op()),
             errno if errno > 0 => Next::Failed(presentable(errno)),
@@ -194,6 +199,11 @@ impl Progress {
         self.stage = zero_stage(self.request.keep, ways);
         true
     }
+}
+
+/// Whether a sync that ends so was made, and failed.
+fn is_final_for_sync(errno: i32) -> bool {
+    errno > 0 && !matches!(errno, libc::EAGAIN | libc::EINTR)
 }
 
 fn zero_stage(keep: bool, ways: &Ways) -> Stage {
@@ -301,6 +311,28 @@ mod tests {
             };
             assert_eq!((end, paused), (Next::Failed(libc::EIO), true));
         }
+    }
+
+    #[test]
+    fn a_flush_that_failed_is_not_tried_again() {
+        for errno in [libc::EIO, libc::ENOMEM, libc::EBUSY, libc::EOPNOTSUPP] {
+            let (mut progress, mut ways) = start(request(Op::Flush, 0));
+            let next = progress.answered(-errno, &mut ways);
+            assert_eq!(next, Next::Failed(presentable(errno)), "{errno}");
+        }
+        for errno in [libc::EAGAIN, libc::EINTR] {
+            let (mut progress, mut ways) = start(request(Op::Flush, 0));
+            let next = progress.answered(-errno, &mut ways);
+            assert_eq!(next, Next::Issue(DiskOp::Sync), "{errno}");
+        }
+        // Nor the one after zeroes that are to be durable.
+        let (mut progress, mut ways) = start(Request {
+            fua: true,
+            ..request(Op::Zero, 4096)
+        });
+        progress.answered(0, &mut ways);
+        let next = progress.answered(-libc::ENOMEM, &mut ways);
+        assert_eq!(next, Next::Failed(libc::EIO));
     }
 
     #[test]

@@ -89,6 +89,14 @@ impl Disk {
         Fingerprint::of(&self.file, self.size_bytes)
     }
 
+    /// Whether this disk is, or is stored on, block device `dev`.
+    pub fn rests_on(&self, dev: Dev) -> bool {
+        match self.dev {
+            Some(own) => stack::rests_on(own, dev),
+            None => stack::lies_on(&self.path, dev).unwrap_or(false),
+        }
+    }
+
     /// Whether `path` is stored on this disk, directly or through partitions, mappings, loops.
     ///
     /// A state file or ring there would wait for the very device that waits for it.

@@ -33,6 +33,7 @@ pub(super) fn open(path: &Path, patience: Duration) -> Result<Disk, DiskError> {
 
 fn open_block(path: &Path, dev: Dev, patience: Duration) -> Result<Disk, DiskError> {
     let dir = BlockDir::of(dev).ok_or_else(|| DiskError::NotFound(path.to_path_buf()))?;
+    refuse_unfit(path, &dir)?;
     let in_use = || usage::of_block(dev, Some(&dir));
     let (file, direct) = take(path, libc::O_EXCL, patience, in_use)?;
     let size_bytes = (&file)
@@ -56,6 +57,21 @@ fn open_block(path: &Path, dev: Dev, patience: Duration) -> Result<Disk, DiskErr
         size_bytes,
         traits,
     })
+}
+
+/// Refuses what would open, and fail with the first write.
+fn refuse_unfit(path: &Path, dir: &BlockDir) -> Result<(), DiskError> {
+    if dir.text("ro").as_deref() == Some("1") {
+        return Err(DiskError::ReadOnly(path.to_path_buf()));
+    }
+    if dir.whole_text("queue/zoned").as_deref() == Some("host-managed") {
+        let what = "zones that must be written in order".to_owned();
+        return Err(DiskError::Unsupported {
+            path: path.to_path_buf(),
+            what,
+        });
+    }
+    Ok(())
 }
 
 fn open_file(path: &Path, patience: Duration) -> Result<Disk, DiskError> {
@@ -219,6 +235,32 @@ mod tests {
             DiskError::NotFound(_)
         ));
         assert!(matches!(error_of(file_of(0).path()), DiskError::Empty(_)));
+    }
+
+    #[test]
+    fn a_block_device_that_takes_no_writes_as_they_come_is_refused_in_words() {
+        let root = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let refused = |name: &str| {
+            let dir = BlockDir::at(&root.path().join(name)).unwrap();
+            refuse_unfit(Path::new("/dev/x"), &dir).err()
+        };
+        file("sda/ro", "0\n");
+        file("sda/queue/zoned", "none\n");
+        file("sda/sda1/partition", "1\n");
+        file("sda/sda1/ro", "1\n");
+        file("sdz/ro", "0\n");
+        file("sdz/queue/zoned", "host-managed\n");
+        assert!(refused("sda").is_none());
+        let read_only = refused("sda/sda1").unwrap();
+        assert!(matches!(read_only, DiskError::ReadOnly(_)), "{read_only}");
+        let zoned = refused("sdz").unwrap();
+        assert!(zoned.to_string().contains("written in order"), "{zoned}");
+        assert_eq!((read_only.exit_code(), zoned.exit_code()), (3, 3));
     }
 
     #[test]

@@ -13,6 +13,13 @@ pub fn lies_on(path: &Path, dev: Dev) -> io::Result<bool> {
     Ok(Below::of(path)?.devices.contains(&dev))
 }
 
+/// Whether block device `upper` is, or is built on, block device `lower`.
+pub(super) fn rests_on(upper: Dev, lower: Dev) -> bool {
+    let mut below = Below::default();
+    below.add_device(upper);
+    below.devices.contains(&lower)
+}
+
 /// Whether `path` is stored inside the regular file `file`, through a loop device.
 pub(super) fn lies_on_file(path: &Path, file: &File) -> io::Result<bool> {
     Ok(Below::of(path)?

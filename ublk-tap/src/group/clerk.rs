@@ -9,6 +9,7 @@ use crate::cli::{Exit, Failure};
 use crate::clock;
 use crate::control::{Reply, ReplyTo, iso_8601};
 use crate::copier::Copier;
+use crate::device::kernel::KernelDevice;
 use crate::device::{self, DeviceConfig, DeviceError};
 use crate::disk::{Disk, DiskError, stack};
 use crate::settings::Dirs;
@@ -324,7 +325,37 @@ pub fn check_disk(dirs: &Dirs, state: &State, volume: &Name, disk: &Disk) -> Res
         }
         None => {}
     }
+    check_below(group, disk)?;
     check_places(dirs, disk)
+}
+
+/// A change of the upper device would hold its place in the ring until the lower one, which has
+/// the same ring, has found one there.
+fn check_below(group: &Name, disk: &Disk) -> Result<(), Failure> {
+    let rests_on = |device: &Path| {
+        let found = device.metadata();
+        found.is_ok_and(|found| disk.rests_on(found.rdev()))
+    };
+    let Some(below) = own_device_below(&device::kernel::devices(), group, rests_on) else {
+        return Ok(());
+    };
+    Err(Failure::refused(format!(
+        "{} is stored on {}, a device of group {group} itself, and would wait for itself; use \
+         another group",
+        disk.path().display(),
+        below.display()
+    )))
+}
+
+fn own_device_below(
+    devices: &[KernelDevice],
+    group: &Name,
+    rests_on: impl Fn(&Path) -> bool,
+) -> Option<PathBuf> {
+    let is_own = |device: &&KernelDevice| device.is_ours && device.group.as_ref() == Some(group);
+    let mut own = devices.iter().filter(is_own);
+    own.find(|device| rests_on(&device.path))
+        .map(|device| device.path.clone())
 }
 
 fn check_registered(group: &Name, known: &Registered, disk: &Disk) -> Result<(), Failure> {
@@ -437,4 +468,36 @@ pub fn of_state(error: &StateError) -> Failure {
         _ => Exit::Failed,
     };
     Failure::new(exit, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::kernel::State;
+
+    #[test]
+    fn a_disk_on_a_device_of_its_own_group_is_found_and_one_of_another_group_is_not() {
+        let group = |name| Name::new(name).ok();
+        let device = |id: u32, is_ours, group| KernelDevice {
+            id,
+            path: PathBuf::from(format!("/dev/ublkb{id}")),
+            state: State::Live,
+            pid: 1,
+            is_ours,
+            group,
+            volume: None,
+        };
+        let devices = [
+            device(0, true, group("other")),
+            device(1, false, None),
+            device(2, true, group("pg")),
+        ];
+        let pg = group("pg").unwrap();
+        let below = |path: &'static str| move |device: &Path| device == Path::new(path);
+        let found = own_device_below(&devices, &pg, below("/dev/ublkb2"));
+        assert_eq!(found.as_deref(), Some(Path::new("/dev/ublkb2")));
+        for other in ["/dev/ublkb0", "/dev/ublkb1"] {
+            assert_eq!(own_device_below(&devices, &pg, below(other)), None);
+        }
+    }
 }

@@ -21,7 +21,6 @@ pub struct Core {
     link: Link,
     volumes: BTreeMap<VolumeIndex, Volume>,
     backoff: Backoff,
-    distrusts_shipper: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -115,6 +114,8 @@ pub struct Facts {
     pub crowded: Option<Duration>,
     /// Why the shipper's page is not to be believed.
     pub violation: Option<String>,
+    /// The shipper was parted with, and the next one has not come yet.
+    pub is_replacing: bool,
 }
 
 /// How a volume enters the stream.
@@ -188,7 +189,6 @@ impl Core {
             },
             volumes: BTreeMap::new(),
             backoff: Backoff::new(),
-            distrusts_shipper: false,
             outputs: VecDeque::new(),
         }
     }
@@ -321,9 +321,8 @@ impl Core {
     }
 
     fn judge_shipper(&mut self, now: Instant, facts: &Facts) {
-        let distrusted = self.distrusts_shipper;
-        self.distrusts_shipper = facts.violation.is_some();
-        let Some(violation) = facts.violation.as_ref().filter(|_| !distrusted) else {
+        // It stays until the next shipper comes; one that comes with its own is parted with too.
+        let Some(violation) = facts.violation.as_ref().filter(|_| !facts.is_replacing) else {
             return;
         };
         self.give_up(now, violation.clone());

@@ -353,6 +353,7 @@ impl Driver {
                 .crowded_since()
                 .map(|since| now.saturating_duration_since(since)),
             violation: self.ring.violation().map(|violation| violation.to_string()),
+            is_replacing: self.link.is_replacing(),
         }
     }
 

@@ -70,6 +70,11 @@ impl Link {
         !matches!(self.word(), "up" | "unknown")
     }
 
+    /// Whether the next shipper is waited for, to begin anew with it.
+    pub(super) fn is_replacing(&self) -> bool {
+        self.resets
+    }
+
     /// Parts with a shipper that is not to be believed.
     pub(super) fn replace_shipper(&mut self) {
         self.resets = true;

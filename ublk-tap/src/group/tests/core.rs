@@ -274,7 +274,16 @@ fn a_lying_shipper_is_parted_with_once_and_trusted_again_only_when_its_page_was_
         "{}",
         story.reason()
     );
+    story.facts.is_replacing = true;
     assert!(story.pass(Duration::from_secs(60)).is_empty());
+    // The next shipper has come, and lies before it was looked at once.
+    story.facts.is_replacing = false;
+    story.facts.violation = Some("acked 8 of 3 records".into());
+    assert_eq!(story.look(), [Output::ReplaceShipper]);
+    assert!(story.reason().contains("acked 8 of 3"));
+    story.facts.is_replacing = true;
+    assert!(story.look().is_empty());
+    story.facts.is_replacing = false;
     story.facts.violation = None;
     assert!(matches!(story.look()[0], Output::Reopen(_)));
     story.facts.violation = Some("again".into());
