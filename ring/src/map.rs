@@ -1,4 +1,4 @@
-//! The mapped memory: the only unsafe code of this crate.
+//! The mapped memory: but for one system call, the only unsafe code of this crate.
 //!
 //! Owned by [`crate::Ring`] and [`crate::Consumer`]. Three maps: the tap's view of the ring, the
 //! shipper's read-only view of it, and the consumer page both may write. Control words are shared

@@ -4,13 +4,12 @@
 //! too long, not JSON, or carries the wrong descriptors is an error of that packet: the tap drops
 //! the shipper then, and nothing else happens.
 
-use super::ConsumerFds;
 use super::message::{ToShipper, ToTap, Volumes, Welcome, clean};
+use super::{ConsumerFds, PeerCredentials};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-    sockopt,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -38,17 +37,6 @@ pub struct Listener {
 #[derive(Debug)]
 pub struct Channel {
     socket: OwnedFd,
-}
-
-/// Who is at the other end, as the kernel says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerCredentials {
-    /// Its process.
-    pub pid: i32,
-    /// Its user.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
 }
 
 /// Why a message was not sent or read.
@@ -113,12 +101,7 @@ impl Channel {
 
     /// Who is at the other end.
     pub fn peer(&self) -> io::Result<PeerCredentials> {
-        let credentials = sockopt::socket_peercred(&self.socket)?;
-        Ok(PeerCredentials {
-            pid: credentials.pid.as_raw_nonzero().get(),
-            uid: credentials.uid.as_raw(),
-            gid: credentials.gid.as_raw(),
-        })
+        PeerCredentials::of(&self.socket)
     }
 
     /// Tap: sends the first message, with the ring.

@@ -7,12 +7,14 @@
 
 mod channel;
 mod message;
+mod peer;
 
-pub use channel::{Channel, ChannelError, Listener, MESSAGE_BYTES_MAX, PeerCredentials};
+pub use channel::{Channel, ChannelError, Listener, MESSAGE_BYTES_MAX};
 pub use message::{
     CopyWanted, GenerationReport, LinkReport, LinkState, Progress, ToShipper, ToTap, Volumes,
     Welcome,
 };
+pub use peer::PeerCredentials;
 
 use std::os::fd::OwnedFd;
 

@@ -3,6 +3,7 @@
 use super::line;
 use super::message::{Reply, Request};
 use crate::cli::{Exit, Failure};
+use ring::handoff::PeerCredentials;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use std::fs;
@@ -209,15 +210,14 @@ fn has_hung_up(socket: &UnixStream) -> bool {
 }
 
 fn may_ask(socket: &UnixStream) -> bool {
-    let Ok(peer) = rustix::net::sockopt::socket_peercred(socket) else {
+    let Ok(peer) = PeerCredentials::of(socket) else {
         return false;
     };
-    peer.uid.is_root() || peer.uid == rustix::process::geteuid()
+    peer.uid == 0 || peer.uid == rustix::process::geteuid().as_raw()
 }
 
 fn pid_of(socket: &UnixStream) -> Option<i32> {
-    let peer = rustix::net::sockopt::socket_peercred(socket).ok()?;
-    Some(peer.pid.as_raw_nonzero().get())
+    PeerCredentials::of(socket).ok()?.process()
 }
 
 /// One of the bounded places for requests.
