@@ -15,6 +15,7 @@ fn fio(device: &Path, more: &[&str]) {
         "--direct=1",
         "--ioengine=io_uring",
         "--group_reporting",
+        "--verify_state_save=0",
     ];
     Run::new("fio")
         .args(base)

@@ -304,6 +304,7 @@ fn fio_job(device: &Path, salt: u32) -> Vec<String> {
         "--bsrange=4k-64k",
         "--verify=crc32c",
         "--verify_fatal=1",
+        "--verify_state_save=0",
     ])
     .map(String::from)
     .collect()

@@ -48,6 +48,18 @@ pub(super) fn slot(sequence: u64, state: &State) -> Vec<u8> {
     bytes
 }
 
+/// A slot as a tap of `version` would begin it.
+#[cfg(test)]
+pub(super) fn slot_of_version(version: u16) -> Vec<u8> {
+    let mut header = Writer::new();
+    header.put(MAGIC).u16(version).u16(0).u32(0).u64(9);
+    let mut bytes = header.into_bytes();
+    let check = checksum(&bytes, &[]);
+    bytes.extend_from_slice(&check.to_le_bytes());
+    bytes.resize(SLOT_BYTES, 0);
+    bytes
+}
+
 /// Reads a slot: its sequence number and state.
 pub(super) fn parse(bytes: &[u8]) -> Result<(u64, State), DecodeError> {
     let mut reader = Reader::new(bytes);

@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use wire::Name;
+use wire::{DecodeError, Name};
 
 /// The state file of a group, open for the group's one tap.
 #[derive(Debug)]
@@ -34,6 +34,17 @@ pub enum StateError {
         path: PathBuf,
         /// What is wrong with the better slot.
         reason: String,
+    },
+    /// A later version of the tap has written it.
+    #[error(
+        "state file {} has version {version}, from a newer ublk-tap; use that one",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u16,
     },
     /// It is another group's file.
     #[error("state file {} is of group {found}; put the right one back", path.display())]
@@ -161,7 +172,10 @@ impl StateError {
 
     /// Whether the state is there, but not to be used.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::Foreign { .. })
+        matches!(
+            self,
+            Self::Damaged { .. } | Self::Newer { .. } | Self::Foreign { .. }
+        )
     }
 
     /// Whether permission is missing.
@@ -196,21 +210,29 @@ fn sync_dir_of(path: &Path) -> io::Result<()> {
         .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
-/// The newer of the whole slots.
+/// The newer slot. With one of them damaged nothing is clean any more.
 fn read(file: &mut File, path: &Path) -> Result<(u64, State), StateError> {
     let mut bytes = Vec::new();
     let read = file.take(2 * SLOT_BYTES as u64).read_to_end(&mut bytes);
     read.map_err(io_error("read", path))?;
     let (first, second) = bytes.split_at(bytes.len().min(SLOT_BYTES));
-    let newest = match (parse(first), parse(second)) {
+    match (parse(first), parse(second)) {
+        (Err(DecodeError::UnknownVersion(version)), _)
+        | (_, Err(DecodeError::UnknownVersion(version))) => Err(StateError::Newer {
+            path: path.to_owned(),
+            version,
+        }),
         (Ok(one), Ok(other)) => Ok(if other.0 > one.0 { other } else { one }),
-        (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
-        (Err(error), Err(_)) => Err(error),
-    };
-    newest.map_err(|error| StateError::Damaged {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
+        (Ok((sequence, mut state)), Err(_)) | (Err(_), Ok((sequence, mut state))) => {
+            // Was the damaged slot the newer one, this one's clean marks are lies (P5).
+            state.doubt();
+            Ok((sequence, state))
+        }
+        (Err(error), Err(_)) => Err(StateError::Damaged {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        }),
+    }
 }
 
 fn check_group(path: &Path, state: &State, group: &Name) -> Result<(), StateError> {

@@ -66,6 +66,8 @@ pub enum Unclean {
     NotDrained = 3,
     /// The stream was given up and not yet copied again.
     Broken = 4,
+    /// One slot of the state file was damaged: the other may be the older one.
+    Doubtful = 5,
 }
 
 impl State {
@@ -99,6 +101,15 @@ impl State {
         self.volumes.sort_by(|one, other| one.name.cmp(&other.name));
     }
 
+    /// Takes back every clean mark: it may be older than what was done to the disk since.
+    pub(super) fn doubt(&mut self) {
+        for volume in &mut self.volumes {
+            if matches!(volume.rest, Rest::Clean(_)) {
+                volume.rest = Rest::Unclean(Unclean::Doubtful);
+            }
+        }
+    }
+
     /// Forgets a volume; whether it was known.
     pub fn forget(&mut self, name: &Name) -> bool {
         let before = self.volumes.len();
@@ -110,7 +121,13 @@ impl State {
 impl Unclean {
     /// The cause with this code.
     pub(super) fn from_code(code: u8) -> Option<Self> {
-        let all = [Self::Live, Self::Abandoned, Self::NotDrained, Self::Broken];
+        let all = [
+            Self::Live,
+            Self::Abandoned,
+            Self::NotDrained,
+            Self::Broken,
+            Self::Doubtful,
+        ];
         all.into_iter().find(|cause| *cause as u8 == code)
     }
 
@@ -121,6 +138,7 @@ impl Unclean {
             Self::Abandoned => "not clean: removed with --abandon",
             Self::NotDrained => "not clean: stopped before everything was at the receiver",
             Self::Broken => "not clean: stopped while the stream was given up",
+            Self::Doubtful => "not clean: the state file was damaged",
         }
     }
 }

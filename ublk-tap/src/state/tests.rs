@@ -1,6 +1,6 @@
 //! A state file survives torn writes, and says nothing it was not told.
 
-use super::codec::{SLOT_BYTES, parse, slot};
+use super::codec::{SLOT_BYTES, parse, slot, slot_of_version};
 use super::*;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -174,6 +174,34 @@ fn a_torn_write_leaves_the_state_before_it() {
         place.damage_slot(torn);
         let found = place.open().state().incarnation.counter;
         assert_eq!(found, if torn == 0 { 100 } else { 200 });
+    }
+}
+
+#[test]
+fn with_one_slot_damaged_nothing_is_clean_any_more() {
+    let place = Place::new();
+    let mut file = place.open();
+    file.update(|state| state.put(volume("data", clean(3))))
+        .unwrap();
+    let live = Rest::Unclean(Unclean::Live);
+    file.update(|state| state.put(volume("data", live)))
+        .unwrap();
+    // Sequence 3, in slot 1, said live; slot 0 still says clean.
+    place.damage_slot(1);
+    let found = place.open().state().volume(&name("data")).unwrap().clone();
+    assert_eq!(found.rest, Rest::Unclean(Unclean::Doubtful));
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_whichever_slot_says_so() {
+    for newer in [0, 1] {
+        let place = Place::new();
+        drop(place.open());
+        let file = OpenOptions::new().write(true).open(place.path()).unwrap();
+        file.write_all_at(&slot_of_version(2), newer * SLOT_BYTES as u64)
+            .unwrap();
+        let error = StateFile::peek(&place.path(), &name("pg")).unwrap_err();
+        assert!(matches!(error, StateError::Newer { version: 2, .. }) && error.is_refusal());
     }
 }
 
