@@ -15,7 +15,9 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use ublk_tap::device::{Device, DeviceConfig, Parking, Shape, become_io_flusher, kernel};
+use ublk_tap::device::{
+    Device, DeviceConfig, Parking, RetireError, Shape, become_io_flusher, kernel,
+};
 use ublk_tap::disk::Disk;
 use ublk_tap::ranges::RangeTable;
 use wire::{Incarnation, Name, RecordKind, Stamp, VolumeIndex};
@@ -200,6 +202,13 @@ fn serve(
         device.has_ended()
     );
     let start = Instant::now();
+    while let Err(error) = device.retire(true) {
+        if !matches!(error, RetireError::Writing) {
+            return Err(error.into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    eprintln!("retired in {} ms", start.elapsed().as_millis());
     device.stop(Duration::from_secs(30))?;
     eprintln!("stopped in {} ms", start.elapsed().as_millis());
     // The consumer takes what is left.

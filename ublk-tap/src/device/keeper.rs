@@ -75,13 +75,20 @@ pub(super) fn keep(plan: &Plan, mailbox: Mailbox, report: &SyncSender<Result<Liv
             return;
         }
     };
-    let started = keeper.start(plan);
-    let lives = started.is_ok();
-    let told = report.send(started);
-    if lives && told.is_ok() {
-        keeper.wait();
+    match keeper.start(plan) {
+        Ok(live) => {
+            // Nobody to tell: it has taken too long.
+            if report.send(Ok(live)).is_ok() {
+                keeper.wait();
+            }
+            keeper.end();
+        }
+        Err(error) => {
+            // Told last: who hears it may end the process, and leave the device half made.
+            keeper.end();
+            let _ = report.send(Err(error));
+        }
     }
-    keeper.end();
 }
 
 impl Keeper {
