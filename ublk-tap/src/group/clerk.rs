@@ -131,6 +131,9 @@ pub struct Clerk {
 /// How long a disk may still be held by a tap that is just ending.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a device that nobody uses yet may take to go.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
 impl Clerk {
     /// Keeps `state` and makes devices with `fronts`.
     pub fn new(dirs: Dirs, fronts: Arc<dyn Fronts>, state: StateFile) -> Self {
@@ -214,12 +217,16 @@ impl Clerk {
 
     fn start(&self, config: DeviceConfig) -> Result<Started, Failure> {
         let (group, volume) = (config.group.clone(), config.volume.clone());
-        let front = self
+        let mut front = self
             .fronts
             .start(config)
             .map_err(|error| of_device(&error))?;
         let published = device::link::publish(&self.dirs.dev, &group, &volume, &front.path());
         let link = published.map_err(|error| {
+            // Before the failure is told: the process may end with it.
+            if let Err(error) = front.stop(STOP_PATIENCE) {
+                tracing::warn!(%error, "a device without a name goes later");
+            }
             let link = device::link::path(&self.dirs.dev, &group, &volume);
             Failure::of_io(&format!("make the link {}", link.display()), &error)
         })?;

@@ -23,6 +23,7 @@ mod rate;
 mod records;
 mod removal;
 mod report;
+mod stopping;
 mod tapped;
 #[cfg(test)]
 mod tests;

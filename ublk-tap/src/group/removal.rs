@@ -8,27 +8,25 @@ use super::volume::Place;
 use crate::cli::{Exit, Failure};
 use crate::control::{RemoveRequest, Removed, Reply, ReplyTo};
 use crate::copier::Rereads;
-use crate::device::RetireError;
 use crate::settings::{ByteSize, Span};
 use crate::state::Unclean;
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire::{Name, VolumeIndex};
 
 /// A departure under way.
 pub(super) struct Removal {
-    departure: Departure,
-    manner: Manner,
-    volumes: Vec<VolumeIndex>,
+    pub(super) departure: Departure,
+    pub(super) manner: Manner,
+    pub(super) volumes: Vec<VolumeIndex>,
     asker: Option<ReplyTo>,
     /// What is given up, as it was when it was decided.
-    stake: String,
+    pub(super) stake: String,
     /// Those for whose devices nothing is cached any more, or whose cache is given up.
-    retired: BTreeSet<VolumeIndex>,
+    pub(super) retired: BTreeSet<VolumeIndex>,
     /// After this an ending tap no longer waits for its devices.
-    hard_deadline: Option<Instant>,
+    pub(super) hard_deadline: Option<Instant>,
 }
 
 /// How long an ending tap waits for a disk that does not answer.
@@ -226,23 +224,6 @@ impl Driver {
         Ok(volumes)
     }
 
-    /// Refuses to take a device away from a mount.
-    fn claimed(&self, volumes: &[VolumeIndex]) -> Option<Failure> {
-        let claimed = volumes.iter().find_map(|index| {
-            let tapped = self.tapped.get(index)?;
-            let front = tapped.front.as_ref()?;
-            (front.is_claimed() && !tapped.is_gone).then(|| (&tapped.name, front.path()))
-        });
-        claimed.map(|(name, path)| self.in_use(name, &path))
-    }
-
-    fn in_use(&self, name: &Name, path: &Path) -> Failure {
-        let group = &self.group;
-        let path = path.display();
-        let text = format!("{group}/{name} is in use: {path} is mounted or held; unmount it first");
-        Failure::refused(text)
-    }
-
     /// Nothing has changed, and nothing will.
     fn refuse(&mut self, mut removal: Removal, failure: Failure) {
         for index in &removal.volumes {
@@ -254,91 +235,11 @@ impl Driver {
         answer(&mut removal, Err(failure));
     }
 
-    /// Has what the kernel caches for the devices written. What cannot be is a reason to refuse,
-    /// unless it is to be abandoned, or the tap ends.
-    fn retire_devices(&mut self, removal: &mut Removal) -> Option<Failure> {
-        let must_be_free = removal.manner != Manner::Ending;
-        for index in &removal.volumes {
-            if removal.retired.contains(index) {
-                continue;
-            }
-            let tapped = self.tapped.get_mut(index);
-            let front = tapped.and_then(|tapped| tapped.front.as_mut());
-            let retired = front.map(|front| (front.retire(must_be_free), front.path()));
-            let name = self.members.name(*index);
-            match (retired, name) {
-                (Some((Err(RetireError::Writing), _)), _) => continue,
-                (Some((Err(RetireError::InUse), path)), Some(name)) => {
-                    return Some(self.in_use(name, &path));
-                }
-                (Some((Err(error), path)), Some(name)) => {
-                    let (group, path) = (&self.group, path.display());
-                    tracing::error!(%error, %path, volume = %name, "cached writes are lost");
-                    if removal.manner == Manner::Whole {
-                        let text = format!(
-                            "{group}/{name}: {error}; look for what is lost, then remove it with \
-                             --abandon"
-                        );
-                        return Some(Failure::failed(text));
-                    }
-                }
-                _ => {}
-            }
-            removal.retired.insert(*index);
-        }
-        None
-    }
-
     fn places(&self, volumes: &[VolumeIndex]) -> Vec<Place> {
         volumes
             .iter()
             .filter_map(|index| self.core.place(*index))
             .collect()
-    }
-
-    fn is_stopped(&self, volumes: &[VolumeIndex]) -> bool {
-        let is_down = |index| {
-            self.tapped
-                .get(index)
-                .is_none_or(|tapped| tapped.front.is_none() && tapped.asker.is_none())
-        };
-        volumes.iter().all(is_down)
-    }
-
-    /// Asks every device to stop; those that have are gone. A mount that came in between refuses.
-    fn stop_devices(&mut self, now: Instant, removal: &mut Removal) -> Option<Failure> {
-        let is_first = removal.stake.is_empty();
-        if is_first {
-            if removal.manner != Manner::Ending
-                && let Some(failure) = self.claimed(&removal.volumes)
-            {
-                return Some(failure);
-            }
-            removal.stake = self.stake(now);
-        }
-        for index in &removal.volumes {
-            if let Some(tapped) = self.tapped.get_mut(index) {
-                tapped.stop();
-            }
-        }
-        let is_late = removal.departure.is_late(now);
-        if is_late && removal.manner == Manner::Ending && !self.parking.is_empty() {
-            // Writes that wait for room would hold their device.
-            self.decide(
-                now,
-                CoreEvent::GaveUp {
-                    words: "the tap is ending".into(),
-                },
-            );
-        }
-        if removal
-            .hard_deadline
-            .is_some_and(|deadline| now >= deadline)
-        {
-            tracing::error!("a disk does not answer; ending without it");
-            self.is_over = true;
-        }
-        None
     }
 
     /// Claims the `leave` of volumes that are whole; the others have nothing to say.
@@ -402,7 +303,7 @@ impl Driver {
     }
 
     /// What would be lost now, in seconds and bytes.
-    fn stake(&self, now: Instant) -> String {
+    pub(super) fn stake(&self, now: Instant) -> String {
         let (bytes, age) = self.lag(now);
         format!(
             "{} of changes, the oldest {} old",

@@ -604,3 +604,20 @@ fn a_mount_that_comes_while_it_is_drained_keeps_its_device() {
         "a tap that ends does not wait for a mount"
     );
 }
+
+#[test]
+fn a_device_that_gets_no_stable_name_is_gone_before_the_add_has_failed() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = host.disk("data.img", SIZE, 1);
+    let dir = host.link("data").parent().unwrap().to_owned();
+    std::fs::write(&dir, "in the way").unwrap();
+    let failure = tap.add(&disk, "data").unwrap_err();
+    assert!(failure.text.contains("make the link"), "{failure}");
+    assert!(host.fronts.device("data").is_gone());
+    std::fs::remove_file(&dir).unwrap();
+    tap.add(&disk, "data").unwrap();
+    tap.wait_mode("async");
+    tap.remove(None, false).unwrap();
+    tap.end();
+}

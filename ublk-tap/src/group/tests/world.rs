@@ -568,6 +568,10 @@ impl Fake {
         self.file.write_all_at(bytes, at).unwrap();
     }
 
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
     /// More writes failed than could be noted.
     pub(super) fn overflow(&self) {
         self.faults.lock().unwrap().overflowed = true;
@@ -677,9 +681,9 @@ impl Front for Arc<Fake> {
         self.retirement.lock().unwrap().1 = 0;
     }
 
-    fn stop(&mut self, _within: Duration) -> Result<(), StopError> {
+    fn stop(&mut self, within: Duration) -> Result<(), StopError> {
         // The first call asks, the next finds it done.
-        if !self.was_asked_to_stop.swap(true, Ordering::AcqRel) {
+        if !self.was_asked_to_stop.swap(true, Ordering::AcqRel) && within.is_zero() {
             return Err(StopError::Draining);
         }
         if let Some(at_end) = self.at_end.lock().unwrap().take() {

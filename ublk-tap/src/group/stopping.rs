@@ -1,0 +1,111 @@
+//! Taking devices away: not from a mount, and not before what is cached for them is written.
+
+use super::core::CoreEvent;
+use super::departure::Manner;
+use super::driver::Driver;
+use super::removal::Removal;
+use crate::cli::Failure;
+use crate::device::RetireError;
+use std::path::Path;
+use std::time::Instant;
+use wire::{Name, VolumeIndex};
+
+impl Driver {
+    /// Refuses to take a device away from a mount.
+    pub(super) fn claimed(&self, volumes: &[VolumeIndex]) -> Option<Failure> {
+        let claimed = volumes.iter().find_map(|index| {
+            let tapped = self.tapped.get(index)?;
+            let front = tapped.front.as_ref()?;
+            (front.is_claimed() && !tapped.is_gone).then(|| (&tapped.name, front.path()))
+        });
+        claimed.map(|(name, path)| self.in_use(name, &path))
+    }
+
+    fn in_use(&self, name: &Name, path: &Path) -> Failure {
+        let group = &self.group;
+        let path = path.display();
+        let text = format!("{group}/{name} is in use: {path} is mounted or held; unmount it first");
+        Failure::refused(text)
+    }
+
+    /// Has what the kernel caches for the devices written. What cannot be is a reason to refuse,
+    /// unless it is to be abandoned, or the tap ends.
+    pub(super) fn retire_devices(&mut self, removal: &mut Removal) -> Option<Failure> {
+        let must_be_free = removal.manner != Manner::Ending;
+        for index in &removal.volumes {
+            if removal.retired.contains(index) {
+                continue;
+            }
+            let tapped = self.tapped.get_mut(index);
+            let front = tapped.and_then(|tapped| tapped.front.as_mut());
+            let retired = front.map(|front| (front.retire(must_be_free), front.path()));
+            let name = self.members.name(*index);
+            match (retired, name) {
+                (Some((Err(RetireError::Writing), _)), _) => continue,
+                (Some((Err(RetireError::InUse), path)), Some(name)) => {
+                    return Some(self.in_use(name, &path));
+                }
+                (Some((Err(error), path)), Some(name)) => {
+                    let (group, path) = (&self.group, path.display());
+                    tracing::error!(%error, %path, volume = %name, "cached writes are lost");
+                    if removal.manner == Manner::Whole {
+                        let text = format!(
+                            "{group}/{name}: {error}; look for what is lost, then remove it with \
+                             --abandon"
+                        );
+                        return Some(Failure::failed(text));
+                    }
+                }
+                _ => {}
+            }
+            removal.retired.insert(*index);
+        }
+        None
+    }
+
+    /// Whether the devices are gone, with nothing in flight.
+    pub(super) fn is_stopped(&self, volumes: &[VolumeIndex]) -> bool {
+        let is_down = |index| {
+            self.tapped
+                .get(index)
+                .is_none_or(|tapped| tapped.front.is_none() && tapped.asker.is_none())
+        };
+        volumes.iter().all(is_down)
+    }
+
+    /// Asks every device to stop; those that have are gone. A mount that came in between refuses.
+    pub(super) fn stop_devices(&mut self, now: Instant, removal: &mut Removal) -> Option<Failure> {
+        let is_first = removal.stake.is_empty();
+        if is_first {
+            if removal.manner != Manner::Ending
+                && let Some(failure) = self.claimed(&removal.volumes)
+            {
+                return Some(failure);
+            }
+            removal.stake = self.stake(now);
+        }
+        for index in &removal.volumes {
+            if let Some(tapped) = self.tapped.get_mut(index) {
+                tapped.stop();
+            }
+        }
+        let is_late = removal.departure.is_late(now);
+        if is_late && removal.manner == Manner::Ending && !self.parking.is_empty() {
+            // Writes that wait for room would hold their device.
+            self.decide(
+                now,
+                CoreEvent::GaveUp {
+                    words: "the tap is ending".into(),
+                },
+            );
+        }
+        if removal
+            .hard_deadline
+            .is_some_and(|deadline| now >= deadline)
+        {
+            tracing::error!("a disk does not answer; ending without it");
+            self.is_over = true;
+        }
+        None
+    }
+}
