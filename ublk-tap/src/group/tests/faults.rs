@@ -2,6 +2,7 @@
 
 use super::world::{Fake, Host, PATIENCE, Tap};
 use crate::cli::Exit;
+use crate::control::Settling;
 use crate::state::{Rest, Unclean};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +36,30 @@ fn a_barrier_is_not_reached_before_what_a_failed_write_left_was_read_again() {
     let reached = tap.barrier(PATIENCE).unwrap();
     host.assert_equal("data", &disk);
     assert_eq!(reached.stamp, tap.ring.captured().0, "the copy is covered");
+    tap.remove(None, false).unwrap();
+    tap.end();
+}
+
+#[test]
+fn a_write_that_fails_after_the_group_has_looked_is_known_before_its_stamp_counts() {
+    let host = Host::new();
+    let tap = host.tap();
+    let (disk, device) = whole(&host, &tap);
+    let write = device.begin(AT, &[0x77; 8192]);
+    let stamp = write.stamp();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| tap.barrier_of(Settling::Durable, PATIENCE));
+        std::thread::sleep(SOON);
+        *device.behind.lock().unwrap() = Some(Box::new(move |device| {
+            device.fail(AT, 8192);
+            write.void();
+            device.await_acked(stamp);
+        }));
+        let reached = waiting.join().unwrap().unwrap();
+        assert!(reached.stamp > stamp.0, "{reached:?}");
+    });
+    tap.barrier(PATIENCE).unwrap();
+    host.assert_equal("data", &disk);
     tap.remove(None, false).unwrap();
     tap.end();
 }

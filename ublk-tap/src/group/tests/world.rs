@@ -16,7 +16,7 @@ use crate::shipper::{Account, Admission, Port};
 use crate::state::{State, StateFile};
 use ring::handoff::{Channel, CopyWanted, GenerationReport, LinkReport, LinkState, Progress};
 use ring::handoff::{ToShipper, ToTap, Welcome};
-use ring::{Claim, ClaimError, Consumer, Entry, RecordFields, Ring, RingConfig};
+use ring::{Claim, ClaimError, Consumer, Entry, Filled, RecordFields, Ring, RingConfig};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -258,11 +258,16 @@ impl Tap {
     }
 
     pub(super) fn barrier(&self, within: Duration) -> Result<BarrierReached, Failure> {
+        self.barrier_of(Settling::Applied, within)
+    }
+
+    pub(super) fn barrier_of(
+        &self,
+        wait: Settling,
+        within: Duration,
+    ) -> Result<BarrierReached, Failure> {
         let timeout_ms = within.as_millis() as u64;
-        let reply = self.ask(Request::Barrier(BarrierRequest {
-            wait: Settling::Applied,
-            timeout_ms,
-        }));
+        let reply = self.ask(Request::Barrier(BarrierRequest { wait, timeout_ms }));
         match reply {
             Reply::Barrier(reached) => Ok(reached),
             Reply::Failed(failure) => Err(failure),
@@ -488,6 +493,8 @@ pub(super) struct Fake {
     pub(super) loses_cache: AtomicBool,
     /// What is cached for it, and how often it was asked to write it.
     pub(super) retirement: Mutex<(Option<AtEnd>, u32)>,
+    /// Happens right after the group has taken its faults.
+    pub(super) behind: Mutex<Option<AtEnd>>,
     was_asked_to_stop: AtomicBool,
     is_stopped: AtomicBool,
 }
@@ -529,6 +536,7 @@ impl Fronts for FakeFronts {
             at_end: Mutex::default(),
             loses_cache: AtomicBool::new(false),
             retirement: Mutex::default(),
+            behind: Mutex::default(),
             was_asked_to_stop: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             index: config.index,
@@ -594,6 +602,24 @@ impl Fake {
         sizes.map(fill).iter().sum()
     }
 
+    /// A write the disk has yet to answer for.
+    pub(super) fn begin(&self, at: u64, bytes: &[u8]) -> Filled {
+        let mut claim = self.ring.claim(bytes.len() as u32, clock::now()).unwrap();
+        claim.payload_mut().copy_from_slice(bytes);
+        let length = bytes.len() as u32;
+        let filled = claim.fill(RecordFields::write(self.index, at, length, false));
+        self.ring.notify_consumer();
+        filled
+    }
+
+    /// Waits until the receiver has everything up to here.
+    pub(super) fn await_acked(&self, stamp: Stamp) {
+        eventually("it is acked", || {
+            self.ring.try_reclaim().unwrap();
+            self.ring.acked() >= stamp
+        });
+    }
+
     fn try_write(&self, at: u64, bytes: &[u8], is_good: bool) -> bool {
         assert!(
             !self.is_stopped.load(Ordering::Acquire),
@@ -647,7 +673,11 @@ impl Front for Arc<Fake> {
     }
 
     fn take_faults(&self) -> FaultList {
-        std::mem::take(&mut *self.faults.lock().unwrap())
+        let faults = std::mem::take(&mut *self.faults.lock().unwrap());
+        if let Some(behind) = self.behind.lock().unwrap().take() {
+            behind(self);
+        }
+        faults
     }
 
     fn is_claimed(&self) -> bool {
