@@ -10,6 +10,7 @@ use super::writer::Writer;
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -162,13 +163,18 @@ struct Driver<S: Store> {
 
 impl<S: Store> Driver<S> {
     fn run(&mut self) {
-        if let Err(error) = self.serve() {
-            self.publish(Some(error.to_string()));
-            self.sink.failed(&error.to_string());
-            self.queue.clear();
-            self.holds.clear();
-            self.discard();
-        }
+        // A panic as well: what it leaves behind is only let go.
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        let reason = match served {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the journal's thread has failed; see the log, then restart".into(),
+        };
+        self.publish(Some(reason.clone()));
+        self.sink.failed(&reason);
+        self.queue.clear();
+        self.holds.clear();
+        self.discard();
     }
 
     fn serve(&mut self) -> Result<(), JournalError> {

@@ -1,18 +1,20 @@
 //! Actor: the thread that owns one [`Group`] and carries out what it asks for.
 
-use super::group::{Event, Group, HoldId, Now, Output, SessionId};
-use super::hub::{Handle, Hub, Room, Said, Told};
+use super::group::{Event, Group, HoldId, JobOutcome, Now, Output, SessionId};
+use super::hub::{Handle, Hub, Room, Told};
+use super::line::Line;
 use super::wall_clock;
 use super::worker::Work;
 use crate::journal::{Batch, Entry};
-use std::collections::BTreeMap;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedSender;
-use wire::{Name, Stamp, VolumeName};
+use wire::control::Control;
+use wire::{Name, RecordHeader, Stamp, VolumeName};
 
 /// Longest time between two looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
@@ -24,13 +26,30 @@ struct Actor {
     group: Group,
     handle: Handle,
     begun: Instant,
-    sessions: BTreeMap<SessionId, UnboundedSender<Said>>,
+    sessions: BTreeMap<SessionId, Arc<Line>>,
     holds: BTreeMap<HoldId, SyncSender<Result<Stamp, String>>>,
     removals: BTreeMap<Name, SyncSender<()>>,
     stop: Option<SyncSender<()>>,
     /// Room of the records being handled: the journal keeps it until they are durable.
     room: Option<Room>,
+    /// Records that wait until the group takes any; their room bounds them.
+    waiting: VecDeque<Waiting>,
     stopped: bool,
+}
+
+struct Waiting {
+    session: SessionId,
+    records: Vec<(RecordHeader, Bytes)>,
+    room: Room,
+}
+
+/// However the thread ends: nobody is left to believe that it listens.
+impl Drop for Actor {
+    fn drop(&mut self) {
+        for line in self.sessions.values() {
+            line.end("the group is not served any more; see the receiver's log".into());
+        }
+    }
 }
 
 /// Starts the thread.
@@ -51,6 +70,7 @@ pub(super) fn spawn(
         removals: BTreeMap::new(),
         stop: None,
         room: None,
+        waiting: VecDeque::new(),
         stopped: false,
     };
     std::thread::Builder::new()
@@ -72,6 +92,7 @@ impl Actor {
                 Err(RecvTimeoutError::Timeout) => self.event(Event::Tick),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.take_waiting();
             self.acknowledge();
         }
         if let Some(stop) = self.stop.take() {
@@ -95,14 +116,17 @@ impl Actor {
 
     fn take(&mut self, told: Told) {
         match told {
-            Told::Event(event) => self.event(event),
+            Told::Event(event) | Told::Heard(event, _) => self.event(event),
             Told::Records(session, records, room) => {
-                self.room = Some(room);
-                self.event(Event::Records(session, records));
-                self.room = None;
+                self.waiting.push_back(Waiting {
+                    session,
+                    records,
+                    room,
+                });
+                self.take_waiting();
             }
-            Told::Attach(session, say) => {
-                self.sessions.insert(session, say);
+            Told::Attach(session, line) => {
+                self.sessions.insert(session, line);
             }
             Told::Probe(hello, answer) => {
                 // Who asked may have gone.
@@ -126,9 +150,28 @@ impl Actor {
         }
     }
 
+    /// Hands on what waits, in order, as long as the group takes records.
+    fn take_waiting(&mut self) {
+        while self.group.takes_records()
+            && let Some(next) = self.waiting.pop_front()
+        {
+            self.room = Some(next.room);
+            self.event(Event::Records(next.session, next.records));
+            self.room = None;
+        }
+    }
+
+    /// The session is over: what it left waiting would be refused, and takes room from others.
+    fn detach(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+        self.waiting.retain(|waiting| waiting.session != session);
+    }
+
     fn event(&mut self, event: Event) {
-        if let Event::Ended(session) = &event {
-            self.sessions.remove(session);
+        match &event {
+            Event::Ended(session) => self.detach(*session),
+            Event::Release(hold) => drop(self.holds.remove(hold)),
+            _ => {}
         }
         let now = self.now();
         self.group.handle(now, event);
@@ -153,11 +196,19 @@ impl Actor {
                 self.hub.disown(stream);
                 self.hub.journal().retire(stream);
             }
-            Output::Job(job) => self.work(Work::Job(Box::new(job))),
-            Output::Say(session, control) => self.say(session, Said::Say(control)),
+            Output::Job(job) => {
+                if !self.work(Work::Job(Box::new(job))) {
+                    let reason = "its worker has ended; see the log, then restart the receiver";
+                    let failed = JobOutcome::Failed(reason.into());
+                    self.group.handle(self.now(), Event::Job(failed));
+                }
+            }
+            Output::Say(session, control) => self.say(session, control),
             Output::End(session, reason) => {
-                self.say(session, Said::End(reason));
-                self.sessions.remove(&session);
+                if let Some(line) = self.sessions.get(&session) {
+                    line.end(reason);
+                }
+                self.detach(session);
             }
             Output::Held(hold, held) => {
                 if let Some(answer) = self.holds.remove(&hold) {
@@ -188,16 +239,18 @@ impl Actor {
         self.work(Work::Remove(name, answer));
     }
 
-    fn work(&self, work: Work) {
-        if self.handle.work.send(work).is_err() {
+    fn work(&self, work: Work) -> bool {
+        let sent = self.handle.work.send(work).is_ok();
+        if !sent {
             tracing::error!(group = %self.group.name(), "the worker of the group is gone");
         }
+        sent
     }
 
-    fn say(&self, session: SessionId, said: Said) {
-        if let Some(sender) = self.sessions.get(&session) {
-            // A session that is gone tells so itself.
-            let _ = sender.send(said);
+    fn say(&self, session: SessionId, control: Control) {
+        // A session that is gone tells so itself.
+        if let Some(line) = self.sessions.get(&session) {
+            line.say(control);
         }
     }
 }

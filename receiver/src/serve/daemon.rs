@@ -4,7 +4,7 @@ use super::group::Event;
 use super::hub::{Hub, Told, registered};
 use super::restore;
 use crate::catalog::VolumeRecord;
-use crate::control::{Daemon, Hold, JournalStatus, Status};
+use crate::control::{Daemon, GroupStatus, Hold, JournalStatus, Status};
 use std::sync::Arc;
 use wire::{Name, Stamp, VolumeName};
 
@@ -25,9 +25,11 @@ impl Daemon for Live {
         let Self(hub) = self;
         let facts = hub.journal_facts();
         let names = hub.handles().into_iter().map(|(name, _)| name);
-        let groups = names
-            .filter_map(|name| hub.ask(&name, Told::Status))
-            .collect();
+        let asked = |name: Name| {
+            hub.ask(&name, Told::Status)
+                .unwrap_or_else(|| silent(&name))
+        };
+        let groups = names.map(asked).collect();
         let (bytes, bytes_max, segments) = (facts.bytes, facts.bytes_max, facts.segments);
         Status {
             running: true,
@@ -44,12 +46,8 @@ impl Daemon for Live {
     }
 
     fn revoked(&self, source: &Name) {
-        let records = self.0.catalog.volumes().unwrap_or_default();
-        for record in records.iter().filter(|record| record.source == *source) {
-            let reason = format!("source {source} was revoked here");
-            self.0
-                .tell(&record.name.group, Told::Event(Event::Dismissed(reason)));
-        }
+        let reason = format!("source {source} was revoked here");
+        self.0.dismiss_source(source, &reason);
     }
 
     fn volume_added(&self, volume: &VolumeRecord) -> Result<(), String> {
@@ -89,6 +87,17 @@ impl Daemon for Live {
             None => return Err(format!("group {} does not rest; see status", volume.group)),
         }
         Ok(Box::new(lease))
+    }
+}
+
+/// A group whose thread does not answer any more.
+fn silent(name: &Name) -> GroupStatus {
+    let reason = "its thread does not answer; see the log, then restart the receiver";
+    GroupStatus {
+        group: name.to_string(),
+        mode: "failed".into(),
+        reason: Some(reason.into()),
+        ..GroupStatus::default()
     }
 }
 

@@ -4,20 +4,22 @@
 
 use super::actor;
 use super::group::{Event, Group, Registered, SessionId};
+use super::line::Line;
 use super::worker::Work;
 use crate::catalog::{Catalog, VolumeRecord};
 use crate::control::GroupStatus;
 use crate::journal::{Durable, Facts, Journal, Sink};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as session_mpsc};
-use wire::control::{Control, Hello, Refusal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wire::control::{Hello, Refusal};
 use wire::journal::StreamNumber;
+use wire::limits::BATCH_BYTES_MAX;
 use wire::{Name, RecordHeader, Stamp};
 
 /// How long a group may take to come to rest at a clean stop.
@@ -26,26 +28,27 @@ const STOP_PATIENCE: Duration = Duration::from_secs(60);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Room for bytes on their way to the journal; given back when it is dropped.
-pub type Room = OwnedSemaphorePermit;
-
-/// What a session is to do.
 #[derive(Debug)]
-pub enum Said {
-    /// Say this.
-    Say(Control),
-    /// Say why, and end.
-    End(String),
+pub struct Room {
+    _share: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
 }
+
+/// A session's share of that room: one that stands still leaves the rest to the others.
+#[derive(Debug)]
+pub struct Share(Arc<Semaphore>);
 
 /// What a group's actor is told.
 #[derive(Debug)]
 pub enum Told {
     /// Something happened.
     Event(Event),
+    /// The same, from a source; it may send the next one when the permit is dropped.
+    Heard(Event, OwnedSemaphorePermit),
     /// Verified records of a batch, and the room they take until they are durable.
     Records(SessionId, Vec<(RecordHeader, Bytes)>, Room),
     /// A session may be spoken to here from now on.
-    Attach(SessionId, session_mpsc::UnboundedSender<Said>),
+    Attach(SessionId, Arc<Line>),
     /// Would this hello be refused?
     Probe(Box<Hello>, tokio::sync::oneshot::Sender<Option<Refusal>>),
     /// What is the group's status?
@@ -70,13 +73,22 @@ pub(super) struct Handle {
 pub struct Hub {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) listen: String,
-    pub(crate) room: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    room_bytes: usize,
     journal: OnceLock<JournalHandle>,
+    news: Mutex<News>,
     groups: Mutex<BTreeMap<Name, Handle>>,
     owners: Mutex<BTreeMap<StreamNumber, Name>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     next: AtomicU64,
     next_stream: AtomicU64,
+}
+
+/// What every group must know of the journal, whenever it was begun.
+#[derive(Debug, Default)]
+struct News {
+    full: bool,
+    failed: Option<String>,
 }
 
 struct JournalHandle(Journal, std::path::PathBuf);
@@ -88,12 +100,23 @@ impl std::fmt::Debug for JournalHandle {
 }
 
 impl Hub {
-    pub(super) fn new(catalog: Arc<Catalog>, listen: String, next_stream: StreamNumber) -> Self {
+    /// `segment_bytes` are those of the journal: what is on its way to it fits one segment, so that
+    /// a journal that has just become full takes that and the settle marks behind it.
+    pub(super) fn new(
+        catalog: Arc<Catalog>,
+        listen: String,
+        next_stream: StreamNumber,
+        segment_bytes: u64,
+    ) -> Self {
+        let half = usize::try_from(segment_bytes / 2).unwrap_or(usize::MAX);
+        let room_bytes = half.clamp(2 * BATCH_BYTES_MAX as usize, super::INTAKE_BYTES_MAX);
         Self {
             catalog,
             listen,
-            room: Arc::new(Semaphore::new(super::INTAKE_BYTES_MAX)),
+            room: Arc::new(Semaphore::new(room_bytes)),
+            room_bytes,
             journal: OnceLock::new(),
+            news: Mutex::default(),
             groups: Mutex::default(),
             owners: Mutex::default(),
             threads: Mutex::default(),
@@ -131,6 +154,21 @@ impl Hub {
             .get()
             .map(|JournalHandle(journal, _)| journal.facts())
             .unwrap_or_default()
+    }
+
+    /// Half of the room, for a session to begin with.
+    pub fn share(&self) -> Share {
+        Share(Arc::new(Semaphore::new(self.room_bytes / 2)))
+    }
+
+    /// Waits for room for a batch of at most [`BATCH_BYTES_MAX`].
+    pub async fn room(&self, share: &Share, bytes: u32) -> Option<Room> {
+        let of_share = share.0.clone().acquire_many_owned(bytes).await.ok()?;
+        let of_all = self.room.clone().acquire_many_owned(bytes).await.ok()?;
+        Some(Room {
+            _share: of_share,
+            _all: of_all,
+        })
     }
 
     /// A number nobody had in this process.
@@ -172,8 +210,22 @@ impl Hub {
         }
         let actor = actor::spawn(self.clone(), group, told, handle.clone())?;
         lock(&self.threads).extend([actor, worker]);
-        lock(&self.groups).insert(name, handle.clone());
+        self.enter(name, handle.clone());
         Ok(handle)
+    }
+
+    /// From now on the group hears of the journal, and of what it was told before.
+    fn enter(&self, name: Name, handle: Handle) {
+        let news = lock(&self.news);
+        let tell = handle.tell.clone();
+        lock(&self.groups).insert(name, handle);
+        // Nobody to tell is a group that has ended already.
+        if news.full {
+            let _ = tell.send(Told::Event(Event::JournalRoom(false)));
+        }
+        if let Some(reason) = &news.failed {
+            let _ = tell.send(Told::Event(Event::JournalFailed(reason.clone())));
+        }
     }
 
     /// A group's handle.
@@ -214,6 +266,24 @@ impl Hub {
 
     pub(super) fn disown(&self, stream: StreamNumber) {
         lock(&self.owners).remove(&stream);
+    }
+
+    /// Ends the sessions of the source, with these words.
+    pub fn dismiss_source(&self, source: &Name, reason: &str) {
+        match self.catalog.volumes() {
+            Ok(records) => {
+                let own = records.iter().filter(|record| record.source == *source);
+                let groups: BTreeSet<_> = own.map(|record| &record.name.group).collect();
+                for group in groups {
+                    self.tell(group, Told::Event(Event::Dismissed(reason.into())));
+                }
+            }
+            // Not knowing whose they are: all of them; the others come back.
+            Err(error) => {
+                tracing::error!(%error, "cannot read the catalog");
+                self.dismiss_all(reason);
+            }
+        }
     }
 
     /// Ends every session, with these words.
@@ -288,6 +358,8 @@ impl Sink for Router {
     }
 
     fn room(&mut self, room: bool) {
+        let mut news = lock(&self.0.news);
+        news.full = !room;
         for (name, _) in self.0.handles() {
             self.0.tell(&name, Told::Event(Event::JournalRoom(room)));
         }
@@ -295,6 +367,8 @@ impl Sink for Router {
 
     fn failed(&mut self, reason: &str) {
         tracing::error!(reason, "the journal has failed");
+        let mut news = lock(&self.0.news);
+        news.failed = Some(reason.into());
         for (name, _) in self.0.handles() {
             self.0
                 .tell(&name, Told::Event(Event::JournalFailed(reason.into())));
@@ -305,4 +379,70 @@ impl Sink for Router {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Held for look-ups only: a panic elsewhere cannot have left half a change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub(segment_bytes: u64) -> (tempfile::TempDir, Arc<Hub>) {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::create(&dir.path().join("catalog.redb")).unwrap();
+        let hub = Hub::new(
+            Arc::new(catalog),
+            "127.0.0.1:1".into(),
+            StreamNumber(1),
+            segment_bytes,
+        );
+        (dir, Arc::new(hub))
+    }
+
+    fn enter(hub: &Hub, name: &str) -> mpsc::Receiver<Told> {
+        let (tell, told) = mpsc::channel();
+        let (work, _) = mpsc::channel();
+        hub.enter(Name::new(name).unwrap(), Handle { tell, work });
+        told
+    }
+
+    #[test]
+    fn a_group_that_begins_late_knows_how_the_journal_is() {
+        let (_dir, hub) = hub(1 << 24);
+        let mut router = Router(hub.clone());
+        router.room(false);
+        let full = enter(&hub, "full");
+        assert!(matches!(
+            full.try_recv(),
+            Ok(Told::Event(Event::JournalRoom(false)))
+        ));
+        router.room(true);
+        assert!(enter(&hub, "roomy").try_recv().is_err());
+        router.failed("the disk is gone");
+        let failed = enter(&hub, "failed").try_recv();
+        assert!(matches!(
+            failed,
+            Ok(Told::Event(Event::JournalFailed(reason))) if reason == "the disk is gone"
+        ));
+    }
+
+    #[test]
+    fn a_session_that_stands_still_leaves_room_to_the_others() {
+        let (_dir, hub) = hub(crate::journal::SEGMENT_BYTES_MIN);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (greedy, modest) = (hub.share(), hub.share());
+            let mut held = Vec::new();
+            let little = Duration::from_millis(20);
+            while let Ok(room) = tokio::time::timeout(little, hub.room(&greedy, 1 << 20)).await {
+                held.extend(room);
+                assert!(held.len() < 64, "no bound");
+            }
+            assert!(!held.is_empty());
+            assert!(hub.room(&modest, BATCH_BYTES_MAX).await.is_some());
+            drop(held);
+            assert!(hub.room(&greedy, BATCH_BYTES_MAX).await.is_some());
+        });
+    }
 }

@@ -17,10 +17,12 @@ mod actor;
 mod daemon;
 pub mod group;
 mod hub;
+mod line;
 mod restore;
 mod worker;
 
-pub use hub::{Hub, Room, Said, Told};
+pub use hub::{Hub, Room, Share, Told};
+pub use line::{Line, Next, SAID_MAX};
 
 use crate::catalog::Catalog;
 use crate::cli::Failure;
@@ -31,7 +33,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use wire::TimeMark;
 
-/// Bytes received and not yet durable, over all sessions.
+/// Most bytes received and not yet durable, over all sessions; less where the journal is small.
 pub const INTAKE_BYTES_MAX: usize = 64 << 20;
 
 /// Serves until told to stop.

@@ -1,7 +1,7 @@
 //! Start: the catalog and the journal become running groups again.
 
-use super::group::Restored;
-use super::hub::{Hub, Router, registered};
+use super::group::{Event, Restored};
+use super::hub::{Hub, Router, Told, registered};
 use crate::catalog::{Catalog, CatalogError, VolumeRecord};
 use crate::cli::Failure;
 use crate::config::Settings;
@@ -47,6 +47,7 @@ pub(super) fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<H
         catalog.clone(),
         settings.listen.to_string(),
         next_stream,
+        writer.segment_bytes(),
     ));
     let journal = Journal::start(writer, Box::new(Router(hub.clone())));
     let journal = journal.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
@@ -134,7 +135,11 @@ pub(super) fn begin_fresh(hub: &Arc<Hub>, record: &VolumeRecord) -> Result<(), S
     let handle = hub
         .start_group(group, &[])
         .map_err(|error| error.to_string())?;
-    handle.open(record)
+    handle.open(record).inspect_err(|_| {
+        // The registration is undone: the group stays, without the volume.
+        let gone = Event::Removing(record.name.volume.clone());
+        hub.tell(&record.name.group, Told::Event(gone));
+    })
 }
 
 fn journal_failure(error: JournalError) -> Failure {

@@ -48,6 +48,7 @@ pub(super) fn spawn(
         reader,
     };
     std::thread::Builder::new().name(name).spawn(move || {
+        let _farewell = Farewell(tell.clone());
         while let Ok(work) = works.recv() {
             if let Some(outcome) = worker.take(work)
                 && tell.send(Told::Event(Event::Job(outcome))).is_err()
@@ -56,6 +57,19 @@ pub(super) fn spawn(
             }
         }
     })
+}
+
+/// Tells the group when the thread ends by a panic: the step under way will never be done.
+struct Farewell(Sender<Told>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "its worker has failed; see the log, then restart the receiver";
+            let failed = JobOutcome::Failed(reason.into());
+            let _ = self.0.send(Told::Event(Event::Job(failed)));
+        }
+    }
 }
 
 impl Worker {
@@ -144,5 +158,26 @@ fn damage(error: ApplyError) -> JobOutcome {
             | PayloadError::Other { at, .. },
         ) => JobOutcome::Damaged { at, reason },
         _ => JobOutcome::Failed(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_worker_that_panics_says_so() {
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let _farewell = Farewell(tell);
+            std::panic::panic_any("on purpose");
+        });
+        assert!(thread.join().is_err());
+        let said = told.try_recv();
+        assert!(matches!(
+            said,
+            Ok(Told::Event(Event::Job(JobOutcome::Failed(_))))
+        ));
     }
 }

@@ -1,9 +1,10 @@
 //! Admission: whether a source may have what its hello asks for (P13, P14).
 //!
-//! Everything is checked against the catalog before the group hears of the hello; the disk a
-//! volume shows first is bound to it when the hello is not a probe.
+//! Everything is checked against the catalog before the group hears of the hello. The disk a volume
+//! shows first is bound to it when nobody has anything against a hello that is not a probe.
 
 use crate::catalog::{Catalog, CatalogError, VolumeRecord};
+use std::collections::BTreeSet;
 use wire::control::{Hello, Refusal, RefusalCode};
 use wire::{Generation, Pin, VolumeName, VolumeSpec};
 
@@ -15,17 +16,17 @@ pub(super) fn check(catalog: &Catalog, pin: Pin, hello: &Hello) -> Result<Genera
         check_volume(catalog, hello, spec)?;
     }
     let known = catalog.group_volumes(&hello.group).map_err(unable)?;
-    let Some(generation) = generation.filter(|_| !known.is_empty()) else {
+    // A hello may name no volume: the group must be this source's all the same.
+    let owned = known.iter().any(|record| record.source == hello.source);
+    let Some(generation) = generation.filter(|_| owned) else {
         let text = format!(
-            "there is no group {} here; register it with `ublk-tap-receiver volume add`",
-            hello.group
+            "there is no group {} of source {} here; register it with `ublk-tap-receiver volume add`",
+            hello.group, hello.source
         );
         return Err(refusal(RefusalCode::UnknownVolume, text));
     };
     fence(hello, generation.generation)?;
-    if !hello.probe {
-        bind(catalog, hello)?;
-    }
+    check_numbers(hello)?;
     Ok(generation.generation)
 }
 
@@ -112,7 +113,21 @@ fn fence(hello: &Hello, here: Generation) -> Result<(), Refusal> {
     Err(refusal(RefusalCode::Fenced, text))
 }
 
-fn bind(catalog: &Catalog, hello: &Hello) -> Result<(), Refusal> {
+/// One number is one volume.
+fn check_numbers(hello: &Hello) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    let twice = hello.volumes.iter().find(|spec| !seen.insert(spec.index));
+    match twice {
+        Some(spec) => Err(refusal(
+            RefusalCode::Malformed,
+            format!("volume number {} is announced twice", spec.index.0),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Binds the volumes to the disks they show; one that is bound already must be the same.
+pub(super) fn bind(catalog: &Catalog, hello: &Hello) -> Result<(), Refusal> {
     for spec in &hello.volumes {
         let name = VolumeName {
             group: hello.group.clone(),

@@ -1,10 +1,14 @@
 //! Batches: one unidirectional stream each, read whole, verified, handed on.
 
-use crate::serve::{Hub, Room};
+use crate::serve::{Hub, Room, Share};
 use bytes::Bytes;
 use link::FrameError;
 use std::sync::Arc;
+use std::time::Duration;
 use wire::{BatchHeader, RECORD_HEADER_BYTES, RecordHeader};
+
+/// Longest a batch that has begun may stand still: until it is whole it takes room from others.
+const STALL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a batch was found to be.
 pub(super) enum Found {
@@ -17,6 +21,7 @@ pub(super) enum Found {
 /// Reads one batch of `session`. An error ends the session, in words.
 pub(super) async fn read(
     hub: &Arc<Hub>,
+    share: &Share,
     session: u64,
     stream: &mut quinn::RecvStream,
 ) -> Result<Found, String> {
@@ -26,13 +31,34 @@ pub(super) async fn read(
         return Ok(Found::Other);
     }
     // Waiting here leaves the bytes in the link's window, and so with the source.
-    let room = hub.room.clone().acquire_many_owned(header.bytes).await;
-    let room = room.map_err(|_| "the receiver is stopping".to_owned())?;
-    let mut body = Vec::new();
-    link::read_batch_body(stream, &header, &mut body)
-        .await
-        .map_err(text)?;
+    let room = hub.room(share, header.bytes).await;
+    let room = room.ok_or("the receiver is stopping")?;
+    let body = read_body(stream, header.bytes as usize).await?;
     Ok(Found::Records(split(&header, Bytes::from(body))?, room))
+}
+
+/// The body of a batch, all of its stream.
+async fn read_body(stream: &mut quinn::RecvStream, bytes: usize) -> Result<Vec<u8>, String> {
+    let mut body = vec![0; bytes];
+    let mut filled = 0;
+    while filled < bytes {
+        filled += read_some(stream, &mut body[filled..])
+            .await?
+            .ok_or_else(|| FrameError::Truncated.to_string())?;
+    }
+    match read_some(stream, &mut [0]).await? {
+        None => Ok(body),
+        Some(_) => Err(FrameError::Trailing.to_string()),
+    }
+}
+
+async fn read_some(
+    stream: &mut quinn::RecvStream,
+    out: &mut [u8],
+) -> Result<Option<usize>, String> {
+    let read = tokio::time::timeout(STALL_PATIENCE, stream.read(out)).await;
+    let read = read.map_err(|_| "a batch stands still".to_owned())?;
+    read.map_err(|error| FrameError::from(error).to_string())
 }
 
 /// The records of a body, each verified against its checksum (P9).

@@ -41,6 +41,8 @@ async fn redeem(hub: &Arc<Hub>, request: JoinRequest, pin: Pin) -> JoinReply {
     match redeemed.await {
         Ok(Ok(_)) => {
             tracing::info!(%source, "a source has joined");
+            let reason = format!("source {source} was enrolled again, with another certificate");
+            hub.dismiss_source(&source, &reason);
             JoinReply::Enrolled
         }
         Ok(Err(error)) => {

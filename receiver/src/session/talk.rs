@@ -1,18 +1,22 @@
 //! One session: hello, then batches and control messages until either end has had enough.
 
 use super::{admission, batch};
+use crate::catalog::Catalog;
 use crate::serve::group::{Admitted, Event, SessionId};
-use crate::serve::{Hub, Said, Told};
+use crate::serve::{Hub, Line, Next, Share, Told};
 use link::FrameError;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use wire::control::{Control, Hello, HelloAck, Refusal, RefusalCode};
-use wire::{Name, Pin, Stamp, TimeMark};
+use wire::{Generation, Name, Pin, Stamp, TimeMark};
 
 /// How long a peer may take to say hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a peer may take to take a message.
+const SAY_PATIENCE: Duration = Duration::from_secs(30);
+/// Most control messages of a session that wait for its group.
+const HEARD_MAX: usize = 64;
 
 struct Talk {
     hub: Arc<Hub>,
@@ -20,6 +24,7 @@ struct Talk {
     say: quinn::SendStream,
     group: Name,
     session: SessionId,
+    line: Arc<Line>,
 }
 
 /// Serves one connection to its end.
@@ -38,9 +43,7 @@ async fn greet(hub: &Arc<Hub>, connection: &quinn::Connection) -> Result<(), Str
     match admit(hub, pin, &hello).await {
         Ok(admitted) if hello.probe => {
             let ack = probe_ack(&admitted);
-            link::write_control(&mut say, &ack)
-                .await
-                .map_err(|error| error.to_string())?;
+            say_within(SAY_PATIENCE, &mut say, &ack).await?;
             // The source closes when it has read this.
             let _ = tokio::time::timeout(link::GOODBYE_PATIENCE, connection.closed()).await;
             Ok(())
@@ -54,8 +57,9 @@ async fn greet(hub: &Arc<Hub>, connection: &quinn::Connection) -> Result<(), Str
                 say,
                 group,
                 session,
+                line: Arc::new(Line::default()),
             };
-            talk.run(hear, admitted).await
+            talk.run(hear, pin, admitted).await
         }
         Err(refusal) => {
             tracing::info!(source = %hello.source, group = %hello.group, reason = %refusal.text,
@@ -81,30 +85,51 @@ async fn first_message(
     }
 }
 
-/// Checks the hello against the catalog, off the network's thread, and asks the group.
+/// Checks the hello against the catalog and asks the group; what is written comes last (P13).
 async fn admit(hub: &Arc<Hub>, pin: Pin, hello: &Hello) -> Result<Admitted, Refusal> {
-    let unable = |text: &str| Refusal {
-        code: RefusalCode::Unable,
-        text: text.into(),
-    };
-    let (catalog, asked) = (hub.catalog.clone(), hello.clone());
-    let checked = tokio::task::spawn_blocking(move || admission::check(&catalog, pin, &asked));
-    let generation = checked
-        .await
-        .map_err(|_| unable("the receiver failed; see its log"))??;
+    let generation = check(hub, pin, hello).await?;
     let (answer, answered) = oneshot::channel();
     hub.tell(&hello.group, Told::Probe(Box::new(hello.clone()), answer));
     match answered.await {
-        Ok(None) => {
-            let (hello, number) = (hello.clone(), hub.stream_number());
-            Ok(Admitted {
-                hello,
-                generation,
-                number,
-            })
-        }
-        Ok(Some(refusal)) => Err(refusal),
-        Err(_) => Err(unable("the group is not served; see the receiver's log")),
+        Ok(None) => {}
+        Ok(Some(refusal)) => return Err(refusal),
+        Err(_) => return Err(unable("the group is not served; see the receiver's log")),
+    }
+    if !hello.probe {
+        look_up(hub, hello, admission::bind).await?;
+    }
+    let (hello, number) = (hello.clone(), hub.stream_number());
+    Ok(Admitted {
+        hello,
+        generation,
+        number,
+    })
+}
+
+async fn check(hub: &Arc<Hub>, pin: Pin, hello: &Hello) -> Result<Generation, Refusal> {
+    look_up(hub, hello, move |catalog, hello| {
+        admission::check(catalog, pin, hello)
+    })
+    .await
+}
+
+/// Asks the catalog, off the network's thread.
+async fn look_up<T: Send + 'static>(
+    hub: &Arc<Hub>,
+    hello: &Hello,
+    question: impl FnOnce(&Catalog, &Hello) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let (catalog, hello) = (hub.catalog.clone(), hello.clone());
+    let asked = tokio::task::spawn_blocking(move || question(&catalog, &hello));
+    asked
+        .await
+        .map_err(|_| unable("the receiver failed; see its log"))?
+}
+
+fn unable(text: &str) -> Refusal {
+    Refusal {
+        code: RefusalCode::Unable,
+        text: text.into(),
     }
 }
 
@@ -119,57 +144,87 @@ fn probe_ack(admitted: &Admitted) -> Control {
     })
 }
 
+/// Says something to a peer that may not be listening.
+async fn say_within(
+    patience: Duration,
+    say: &mut quinn::SendStream,
+    control: &Control,
+) -> Result<(), String> {
+    let said = tokio::time::timeout(patience, link::write_control(say, control)).await;
+    let said = said.map_err(|_| "the source does not take what it is told".to_owned())?;
+    said.map_err(|error| error.to_string())
+}
+
 impl Talk {
-    async fn run(mut self, hear: quinn::RecvStream, admitted: Admitted) -> Result<(), String> {
-        let (sender, said) = mpsc::unbounded_channel();
-        self.tell(Told::Attach(self.session, sender.clone()));
+    async fn run(
+        mut self,
+        hear: quinn::RecvStream,
+        pin: Pin,
+        admitted: Admitted,
+    ) -> Result<(), String> {
+        let hello = admitted.hello.clone();
+        self.tell(Told::Attach(self.session, self.line.clone()));
         self.tell(Told::Event(Event::Hello(self.session, Box::new(admitted))));
+        // Once more: who was revoked before the group heard of the session is found here, who is
+        // revoked after that has the session ended.
+        if let Err(refusal) = check(&self.hub, pin, &hello).await {
+            self.line.end(refusal.text);
+        }
         let listening = tokio::spawn(listen(
             self.hub.clone(),
             self.group.clone(),
             self.session,
             hear,
-            sender.clone(),
+            self.line.clone(),
         ));
-        let ended = self.speak(said, &sender).await;
+        let ended = self.speak().await;
         listening.abort();
         self.tell(Told::Event(Event::Ended(self.session)));
         ended
     }
 
     /// Says what the group has to say, until the end.
-    async fn speak(
-        &mut self,
-        mut said: UnboundedReceiver<Said>,
-        sender: &UnboundedSender<Said>,
-    ) -> Result<(), String> {
+    async fn speak(&mut self) -> Result<(), String> {
+        let line = self.line.clone();
         loop {
             let next = tokio::select! {
-                next = said.recv() => next,
+                next = line.next() => next,
                 error = self.connection.closed() => {
                     tracing::info!(group = %self.group, %error, "connection lost");
                     return Ok(());
                 }
             };
             match next {
-                Some(Said::Say(Control::Refusal(refusal))) => {
+                Next::Say(Control::Refusal(refusal)) => {
                     let text = refusal.text.clone();
                     self.goodbye(Control::Refusal(refusal), &text).await;
                     return Ok(());
                 }
-                Some(Said::Say(control)) => {
+                Next::Say(control) => {
                     if let Control::HelloAck(ack) = &control {
-                        self.open(ack.session, sender);
+                        self.open(ack.session);
                     }
-                    let wrote = link::write_control(&mut self.say, &control).await;
-                    wrote.map_err(|error| error.to_string())?;
+                    self.say(&control).await?;
                 }
-                Some(Said::End(reason)) => {
+                Next::End(reason) => {
                     self.goodbye(Control::Bye(reason.clone()), &reason).await;
                     return Ok(());
                 }
-                None => return Ok(()),
             }
+        }
+    }
+
+    /// Says this; once the session is to end it does not take long over it.
+    async fn say(&mut self, control: &Control) -> Result<(), String> {
+        let line = self.line.clone();
+        let cut_short = async {
+            let reason = line.ended().await;
+            tokio::time::sleep(link::GOODBYE_PATIENCE).await;
+            reason
+        };
+        tokio::select! {
+            said = say_within(SAY_PATIENCE, &mut self.say, control) => said,
+            reason = cut_short => Err(reason),
         }
     }
 
@@ -179,25 +234,26 @@ impl Talk {
     }
 
     /// Lets batches in.
-    fn open(&self, wire_session: u64, sender: &UnboundedSender<Said>) {
+    fn open(&self, wire_session: u64) {
         tracing::info!(group = %self.group, session = self.session, "session up");
         link::admit(&self.connection);
-        let (hub, group) = (self.hub.clone(), self.group.clone());
-        let (session, connection) = (self.session, self.connection.clone());
-        let sender = sender.clone();
+        let batches = Arc::new(Batches {
+            hub: self.hub.clone(),
+            share: self.hub.share(),
+            group: self.group.clone(),
+            session: self.session,
+            line: self.line.clone(),
+        });
+        let connection = self.connection.clone();
         tokio::spawn(async move {
-            // Ends when the connection does.
-            while let Ok(mut stream) = connection.accept_uni().await {
-                let (hub, group, sender) = (hub.clone(), group.clone(), sender.clone());
+            // Ends when the connection does; no more tasks than the link allows streams.
+            while let Ok(stream) = connection.accept_uni().await {
+                let (batches, connection) = (batches.clone(), connection.clone());
                 tokio::spawn(async move {
-                    match batch::read(&hub, wire_session, &mut stream).await {
-                        Ok(batch::Found::Records(records, room)) => {
-                            hub.tell(&group, Told::Records(session, records, room));
-                        }
-                        Ok(batch::Found::Other) => {}
-                        Err(reason) => {
-                            let _ = sender.send(Said::End(reason));
-                        }
+                    tokio::select! {
+                        () = batches.take(wire_session, stream) => {}
+                        // Nothing of it waits for room any longer.
+                        _ = connection.closed() => {}
                     }
                 });
             }
@@ -205,7 +261,36 @@ impl Talk {
     }
 
     fn tell(&self, told: Told) {
-        self.hub.tell(&self.group, told);
+        tell(&self.hub, &self.group, &self.line, told);
+    }
+}
+
+/// What the batches of a session have in common.
+struct Batches {
+    hub: Arc<Hub>,
+    share: Share,
+    group: Name,
+    session: SessionId,
+    line: Arc<Line>,
+}
+
+impl Batches {
+    async fn take(&self, wire_session: u64, mut stream: quinn::RecvStream) {
+        match batch::read(&self.hub, &self.share, wire_session, &mut stream).await {
+            Ok(batch::Found::Records(records, room)) => {
+                let told = Told::Records(self.session, records, room);
+                tell(&self.hub, &self.group, &self.line, told);
+            }
+            Ok(batch::Found::Other) => {}
+            Err(reason) => self.line.end(reason),
+        }
+    }
+}
+
+/// Tells the group; a session without a group ends.
+fn tell(hub: &Hub, group: &Name, line: &Line, told: Told) {
+    if !hub.tell(group, told) {
+        line.end("the group is not served any more; see the receiver's log".into());
     }
 }
 
@@ -215,8 +300,9 @@ async fn listen(
     group: Name,
     session: SessionId,
     mut hear: quinn::RecvStream,
-    sender: UnboundedSender<Said>,
+    line: Arc<Line>,
 ) {
+    let places = Arc::new(Semaphore::new(HEARD_MAX));
     let reason = loop {
         let event = match link::read_control(&mut hear).await {
             Ok(Control::Settle(mark)) => Event::Settle(session, mark),
@@ -226,7 +312,11 @@ async fn listen(
             Err(FrameError::Ended) => break "the control stream ended".into(),
             Err(error) => break error.to_string(),
         };
-        hub.tell(&group, Told::Event(event));
+        // The group says when it is through with it: what it is not yet, the source keeps.
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        tell(&hub, &group, &line, Told::Heard(event, place));
     };
-    let _ = sender.send(Said::End(reason));
+    line.end(reason);
 }

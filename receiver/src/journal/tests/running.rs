@@ -192,3 +192,41 @@ fn after_a_failed_sync_nothing_is_durable_and_what_comes_in_is_let_go() {
     assert!(told.try_recv().is_err());
     assert_eq!(journal.facts().failed, Some(reason));
 }
+
+/// Panics at the first durable entry, then tells the rest.
+struct Fragile(Channel);
+
+impl Sink for Fragile {
+    fn durable(&mut self, _: Vec<(StreamNumber, Durable)>) {
+        std::panic::panic_any("on purpose");
+    }
+
+    fn room(&mut self, room: bool) {
+        self.0.room(room);
+    }
+
+    fn failed(&mut self, reason: &str) {
+        self.0.failed(reason);
+    }
+}
+
+#[test]
+fn a_thread_that_panics_is_a_journal_that_has_failed() {
+    let mut store = MemoryStore::default();
+    let path = Path::new("/j");
+    let recovered = recover(&mut store, path, None, &mut |_: Found| {}).unwrap();
+    let writer = Writer::start(store, path.to_owned(), recovered, limits(8), ID).unwrap();
+    let (sender, told) = channel();
+    let journal = Journal::start(writer, Box::new(Fragile(Channel(sender)))).unwrap();
+    let hold = Arc::new(());
+    journal.append(Batch {
+        entries: vec![open(STREAM)],
+        hold: Some(Box::new(Arc::clone(&hold))),
+    });
+    let failed = |said: &Told| matches!(said, Told::Failed(_));
+    while !failed(&told.recv_timeout(PATIENCE).unwrap()) {}
+    assert!(journal.facts().failed.is_some());
+    journal.append(batch(vec![record(STREAM, 1, 512)]));
+    journal.stop();
+    assert_eq!(Arc::strong_count(&hold), 1, "what it held is let go");
+}

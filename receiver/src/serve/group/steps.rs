@@ -10,7 +10,7 @@ use crate::journal::Entry;
 use crate::points::counts_as;
 use std::collections::BTreeMap;
 use wire::journal::StreamLost;
-use wire::{Name, RecordKind, Stamp, TimeMark};
+use wire::{Name, RecordKind, Stamp, TimeMark, VolumeSpec};
 
 impl Group {
     /// Tells the points what has become usable, through all streams.
@@ -301,7 +301,7 @@ impl Group {
             let Some(spec) = stream.intake.volume(slot.volume()) else {
                 continue;
             };
-            if !self.volumes.contains_key(&spec.name) {
+            if !self.is_registered(spec) {
                 continue;
             }
             let range = slot.range();
@@ -319,6 +319,15 @@ impl Group {
             });
         }
         (changes, limit)
+    }
+
+    /// Whether records of this volume are for the targets registered now. A volume that was removed
+    /// and registered again with another geometry has its name only.
+    fn is_registered(&self, spec: &VolumeSpec) -> bool {
+        let registered = self.volumes.get(&spec.name);
+        registered.is_some_and(|volume| {
+            (volume.size_bytes, volume.sector_bytes) == (spec.size_bytes, spec.sector_bytes)
+        })
     }
 
     pub(super) fn job_ended(&mut self, outcome: JobOutcome) {
