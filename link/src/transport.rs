@@ -13,11 +13,18 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a source that has nothing to say shows that it is there.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
 /// Batches a source may have open at once.
-pub const BATCH_STREAMS_MAX: u32 = 128;
+pub const BATCH_STREAMS_MAX: u32 = 32;
 /// Bytes of one stream that may be under way: a whole batch.
 pub const STREAM_WINDOW_BYTES: u32 = wire::limits::BATCH_BYTES_MAX + (64 << 10);
 /// Bytes of one admitted connection that the receiver may hold unread.
-pub const RECEIVE_WINDOW_BYTES: u32 = 32 << 20;
+///
+/// More than all open batches of a shipper can have: however many of them wait for room, the bytes
+/// of a batch that has room pass, and so do settle marks and heartbeats.
+pub const RECEIVE_WINDOW_BYTES: u32 = 72 << 20;
+/// Largest batch of a shipper: it closes one at its goal, the last record may lie across it.
+const SHIPPED_BYTES_MAX: u32 = wire::limits::BATCH_BYTES_GOAL
+    + wire::limits::RECORD_PAYLOAD_BYTES_MAX
+    + wire::limits::BATCH_RECORDS_MAX * wire::RECORD_HEADER_BYTES as u32;
 /// Bytes a source may have sent and not yet seen acknowledged by the transport.
 pub const SEND_WINDOW_BYTES: u32 = 64 << 20;
 /// Bytes a peer may send before it is admitted: one hello.
@@ -36,6 +43,7 @@ const _: () = assert!(
         > wire::limits::CONTROL_BODY_BYTES_MAX as usize + wire::control::FRAME_HEADER_BYTES
 );
 const _: () = assert!(RECEIVE_WINDOW_BYTES > STREAM_WINDOW_BYTES);
+const _: () = assert!(RECEIVE_WINDOW_BYTES > BATCH_STREAMS_MAX * SHIPPED_BYTES_MAX + (4 << 20));
 
 /// A source: it opens the control stream and the batches, and accepts nothing.
 pub(crate) fn client() -> TransportConfig {

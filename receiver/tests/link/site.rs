@@ -79,6 +79,17 @@ impl Site {
         assert!(daemon.wait().unwrap().success());
     }
 
+    /// Memory of the daemon that is not backed by files, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let pid = self.daemon.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() << 10
+    }
+
     /// The daemon that was started still runs.
     pub(crate) fn lives(&mut self) -> bool {
         self.daemon.as_mut().unwrap().try_wait().unwrap().is_none()

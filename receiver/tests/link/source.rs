@@ -137,6 +137,12 @@ impl Source {
         self.capture(RecordKind::Write, at, BLOCK_BYTES, bytes, false)
     }
 
+    /// One write over the whole volume.
+    pub(crate) fn overwrite(&mut self) -> Stamp {
+        let bytes = block(&mut self.filler).repeat(BLOCKS);
+        self.capture(RecordKind::Write, 0, bytes.len(), bytes, false)
+    }
+
     /// A write that the disk refuses: nothing of it is there.
     pub(crate) fn refused_write(&mut self, at: usize) -> Stamp {
         let bytes = block(&mut self.filler);
