@@ -1,6 +1,7 @@
 //! A group as it was left: what the catalog says, and what the journal holds.
 
 use super::base::Holds;
+use super::event::Output;
 use super::stream::Stream;
 use super::{Group, Registered};
 use crate::catalog::StreamState;
@@ -140,11 +141,25 @@ impl Restored {
             group.lose_base("the journal lost what the base was being moved by");
         }
         group.feed_points();
+        group.release_applied();
         (group, self.retired)
     }
 }
 
 impl Group {
+    /// Tells the journal what is in the base already: it may not have heard before the end, and a
+    /// full one waits for it.
+    fn release_applied(&mut self) {
+        let Self { base, streams, .. } = self;
+        let here = |stream: &&Stream| stream.incarnation() == base.incarnation;
+        let applied = base.applied;
+        if let Some(stream) = streams.iter().find(here)
+            && applied > Stamp::ZERO
+        {
+            self.out.push_back(Output::Applied(stream.number, applied));
+        }
+    }
+
     /// How far the journal can take the base in the stream it is in.
     fn held_here(&self) -> Stamp {
         let here = self.base.incarnation;
