@@ -4,7 +4,7 @@ use crate::fold::{ByteRange, RecordAt};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::{RecordHeader, RecordKind, Stamp, TimeMark, VolumeIndex};
 
-/// Most records of one stream that may wait to be applied; half a gibibyte of positions.
+/// Most records of a group that may wait to be applied; half a gibibyte of positions.
 pub const INDEX_RECORDS_MAX: usize = 1 << 24;
 
 /// A durable record: what apply needs to know of it.

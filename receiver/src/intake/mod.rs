@@ -352,9 +352,9 @@ impl Intake {
         self.closed
     }
 
-    /// Too many records wait to be applied: take no more.
-    pub fn is_full(&self) -> bool {
-        self.index.len() >= INDEX_RECORDS_MAX
+    /// Durable records that are not applied yet; [`INDEX_RECORDS_MAX`] are too many.
+    pub fn records_waiting(&self) -> usize {
+        self.index.len()
     }
 
     /// Bytes of copy and zero records of the volume since it joined last.

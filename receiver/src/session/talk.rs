@@ -168,7 +168,10 @@ impl Talk {
         // Once more: who was revoked before the group heard of the session is found here, who is
         // revoked after that has the session ended.
         if let Err(refusal) = check(&self.hub, pin, &hello).await {
-            self.line.end(refusal.text);
+            self.tell(Told::Event(Event::Ended(self.session)));
+            let text = refusal.text.clone();
+            self.goodbye(Control::Refusal(refusal), &text).await;
+            return Ok(());
         }
         let listening = tokio::spawn(listen(
             self.hub.clone(),

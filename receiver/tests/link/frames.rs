@@ -1,9 +1,9 @@
 //! Bytes that are no messages: at worst the session ends, in words (P9, P11).
 
-use crate::run;
 use crate::site::Site;
 use crate::source::{Record, Source};
 use crate::talk::{Talk, assert_image, batch_bytes, closing, dial, open, reach};
+use crate::{Dice, run};
 use link::Identity;
 use wire::control::{Ack, Control, Heartbeat};
 use wire::{RecordKind, SettleMark, Stamp, TimeMark, VolumeIndex};
@@ -231,6 +231,50 @@ fn records_that_are_not_of_this_stream_end_the_session_and_are_not_kept() {
         assert_image(&site, &source, before, "nothing was kept");
         unharmed(&mut site, &identity, source).await;
     });
+}
+
+#[test]
+fn batches_and_messages_changed_at_random_change_nothing() {
+    run(async {
+        let mut site = Site::serving();
+        let identity = site.enrol("db1").await;
+        let mut source = Source::new(1);
+        source.copy();
+        open(&site, &identity, &source)
+            .await
+            .catch_up(&source)
+            .await;
+        let before = source.last();
+        for at in 0..4 {
+            source.write(at);
+        }
+        let records = source.records(before, source.last()).to_vec();
+        let mark = Control::Settle(source.mark(before, source.last())).to_frame();
+        let beat = Control::Heartbeat(Heartbeat::default()).to_frame();
+        for seed in 1..=60 {
+            eprintln!("seed {seed}");
+            let mut dice = Dice::new(seed);
+            let mut talk = open(&site, &identity, &source).await;
+            let mut bytes = batch_bytes(talk.greeted.session, &records);
+            let head = if dice.roll(2) == 0 { 200 } else { bytes.len() };
+            change(&mut bytes[..head], &mut dice);
+            bytes.truncate(bytes.len() - dice.roll(2) * dice.roll(300));
+            talk.raw_batch(&bytes).await;
+            let mut frames = [&beat[..], &mark, &beat].concat();
+            change(&mut frames, &mut dice);
+            let _ = talk.say.write_all(&frames).await;
+            let _ = talk.say.finish();
+            talk.end().await;
+        }
+        unharmed(&mut site, &identity, source).await;
+    });
+}
+
+fn change(bytes: &mut [u8], dice: &mut Dice) {
+    for _ in 0..=dice.roll(3) {
+        let at = dice.roll(bytes.len());
+        bytes[at] = dice.roll(256) as u8;
+    }
 }
 
 /// The receiver lives, has what it had, and goes on.

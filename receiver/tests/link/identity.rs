@@ -150,3 +150,58 @@ fn a_token_is_good_once_for_its_source_until_it_expires() {
         open(&site, &identity, &Source::new(1)).await;
     });
 }
+
+#[test]
+fn a_source_revoked_while_it_says_hello_has_no_session_in_the_end() {
+    run(async {
+        let site = Site::serving();
+        for round in 0..10 {
+            let identity = site.enrol("db1").await;
+            let source = Source::new(1);
+            let mut revoking = site.command(&["revoke", "db1"]).spawn().unwrap();
+            tokio::time::sleep(Duration::from_millis(round)).await;
+            let talk = dial(&site, &identity, source.hello()).await;
+            assert!(revoking.wait().unwrap().success());
+            let closed = match &talk {
+                Ok(talk) => closing(&talk.connection).await,
+                Err(_) => "refused".into(),
+            };
+            assert!(!closed.contains("timed out"), "round {round}: {closed}");
+            site.eventually("nobody is connected", || site.group()["connected"] == false)
+                .await;
+        }
+    });
+}
+
+#[test]
+fn a_volume_removed_under_a_session_ends_it_and_its_target_is_left_alone() {
+    run(async {
+        let site = Site::serving();
+        let identity = site.enrol("db1").await;
+        let mut source = Source::new(1);
+        source.copy();
+        let mut talk = open(&site, &identity, &source).await;
+        talk.catch_up(&source).await;
+        let before = source.last();
+        source.write(1);
+        site.ok(&["volume", "remove", "pg/data", "--confirm", "pg/data"]);
+        let late = talk.connection.clone();
+        talk.batch(source.records(before, source.last())).await;
+        let words = talk.end().await;
+        assert!(words.contains("removed"), "{words}");
+        drop(late);
+        let refusal = dial(&site, &identity, source.hello()).await.err().unwrap();
+        assert_eq!(refusal.refusal().code, RefusalCode::UnknownVolume);
+        assert_image(&site, &source, before, "as it was");
+
+        // Registered again, on another target: a copy makes it whole.
+        site.add("pg/data", "db1", "again.img");
+        source.copy();
+        open(&site, &identity, &source)
+            .await
+            .catch_up(&source)
+            .await;
+        assert_eq!(site.image("again.img"), source.truth);
+        assert_image(&site, &source, before, "the old target");
+    });
+}

@@ -8,6 +8,7 @@
 
 mod bounds;
 mod crash;
+mod damage;
 mod frames;
 mod geometry;
 mod history;

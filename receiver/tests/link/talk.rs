@@ -79,6 +79,7 @@ pub(crate) async fn dial(site: &Site, identity: &Identity, hello: Hello) -> Resu
             })
         }
         Ok(Control::Refusal(refusal)) => Err(NoTalk::Refused(refusal)),
+        Ok(Control::Bye(reason)) => Err(NoTalk::Closed(reason)),
         Ok(other) => panic!("{other:?}"),
         Err(_) => Err(NoTalk::Closed(closing(&connection).await)),
     }

@@ -58,7 +58,13 @@ impl Group {
             ),
             None => String::new(),
         };
-        format!("receiver full: the journal is at its bound{frozen}")
+        let waiting = self.records_waiting();
+        let what = if self.journal_full {
+            "the journal is at its bound".into()
+        } else {
+            format!("{waiting} records wait to be applied")
+        };
+        format!("receiver full: {what}{frozen}")
     }
 
     fn mode(&self) -> (&'static str, Option<String>) {

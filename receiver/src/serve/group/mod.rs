@@ -66,6 +66,10 @@ pub struct Group {
     next_step: Duration,
     /// Most changes of one step.
     step_changes_max: usize,
+    /// Most records that may wait to be applied.
+    records_max: usize,
+    /// The source was told that records are held up.
+    told_full: bool,
     /// A damaged record stands in the base's way until the journal says that it is lost.
     damaged: bool,
     /// Why the base no longer moves.
@@ -98,7 +102,7 @@ impl Group {
             Event::Dismissed(reason) => self.dismiss(&reason),
             Event::Durable(stream, entries) => self.durable(stream, entries),
             Event::JournalFailed(reason) => self.journal_failed(reason),
-            Event::JournalRoom(room) => self.journal_room(room),
+            Event::JournalRoom(room) => self.journal_full = !room,
             Event::Job(outcome) => self.job_ended(outcome),
             Event::Added(volume, registered) => {
                 self.volumes.insert(volume, registered);
@@ -135,11 +139,13 @@ impl Group {
 
     /// Whether more records may be taken now.
     pub fn takes_records(&self) -> bool {
-        !self.journal_full
-            && !self
-                .streams
-                .back()
-                .is_some_and(|stream| stream.intake.is_full())
+        !self.journal_full && self.records_waiting() < self.records_max
+    }
+
+    /// Records in the journal that are to be applied, of all streams.
+    pub(super) fn records_waiting(&self) -> usize {
+        let streams = self.streams.iter();
+        streams.map(|stream| stream.intake.records_waiting()).sum()
     }
 
     /// After every event: whatever has become possible is done.
@@ -149,6 +155,7 @@ impl Group {
         self.append_settles();
         self.ask_for_copies();
         self.move_base(now);
+        self.notify_room();
         self.answer_holds();
         self.finish_stopping();
     }
@@ -188,12 +195,17 @@ impl Group {
         self.journal_failed = Some(reason);
     }
 
-    fn journal_room(&mut self, room: bool) {
-        self.journal_full = !room;
-        let notice = if room {
-            String::new()
-        } else {
+    /// The source hears when records begin to be held up, and when that is over.
+    fn notify_room(&mut self) {
+        let full = !self.takes_records();
+        if full == self.told_full {
+            return;
+        }
+        self.told_full = full;
+        let notice = if full {
             self.full_text()
+        } else {
+            String::new()
         };
         self.notify(notice);
     }

@@ -6,7 +6,7 @@ use super::stream::Stream;
 use super::{Group, Registered};
 use crate::catalog::StreamState;
 use crate::fold::STEP_CHANGES_MAX;
-use crate::intake::{Base, Intake};
+use crate::intake::{Base, INDEX_RECORDS_MAX, Intake};
 use crate::journal::Durable;
 use crate::points::Points;
 use std::collections::{BTreeMap, VecDeque};
@@ -123,6 +123,8 @@ impl Restored {
             job: None,
             next_step: Duration::ZERO,
             step_changes_max: STEP_CHANGES_MAX,
+            records_max: INDEX_RECORDS_MAX,
+            told_full: false,
             damaged: false,
             failed: None,
             journal_failed: None,

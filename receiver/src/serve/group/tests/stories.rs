@@ -448,3 +448,39 @@ fn a_volume_that_goes_on_from_another_place_than_it_left_must_be_copied() {
     world.copy_all();
     assert_eq!(world.site.kept.base, world.source.truth);
 }
+
+#[test]
+fn a_group_with_too_many_records_to_apply_takes_no_more_and_says_so() {
+    let mut world = begun();
+    world.site.group.records_max = 3;
+    let notices = |world: &mut World| -> Vec<String> {
+        let said = world.site.heard().into_iter();
+        said.filter_map(|(_, said)| match said {
+            Control::Notice(text) => Some(text),
+            _ => None,
+        })
+        .collect()
+    };
+    for block in 0..BLOCKS {
+        world.source.write(0, block, false);
+    }
+    world.send();
+    world.site.commit(2);
+    assert!(world.site.group.takes_records());
+    world.site.commit(usize::MAX);
+    assert!(!world.site.group.takes_records());
+    let told = notices(&mut world);
+    assert_eq!(told.len(), 1);
+    assert!(told[0].contains("3 records wait"), "{told:?}");
+    let status = world.site.group.status(world.site.now);
+    assert_eq!(status.reason.as_ref(), told.first());
+    world.flow();
+    assert!(world.site.group.takes_records());
+    world.site.tell(Event::JournalRoom(false));
+    world.site.tell(Event::JournalRoom(false));
+    let told = notices(&mut world);
+    assert!(
+        told.iter().any(|text| text.contains("at its bound")),
+        "{told:?}"
+    );
+}
