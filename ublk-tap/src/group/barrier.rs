@@ -19,6 +19,8 @@ struct Waiting<T> {
     asker: T,
     wait: Settling,
     stamp: Option<Stamp>,
+    /// Writes that had failed when the stamp was taken.
+    faults: u64,
     asked: Instant,
     deadline: Instant,
 }
@@ -30,7 +32,9 @@ pub struct View {
     pub is_whole: bool,
     /// Whether the stream is given up.
     pub is_broken: bool,
-    /// Whether every range whose write failed, at or below `acked`, is in the stream again.
+    /// How many writes have failed, at least of those at or below `acked`.
+    pub faults: u64,
+    /// Whether the ranges of all of them are in the stream again, at or below `captured`.
     pub is_certain: bool,
     /// Newest stamp.
     pub captured: Stamp,
@@ -64,6 +68,7 @@ impl<T> Barriers<T> {
             asker,
             wait,
             stamp: None,
+            faults: 0,
             asked: now,
             deadline,
         });
@@ -100,12 +105,14 @@ impl<T> Default for Barriers<T> {
 
 impl<T> Waiting<T> {
     fn look(&mut self, now: Instant, view: View) -> Option<Outcome> {
-        if !view.is_certain {
+        if !view.is_certain || self.faults != view.faults {
             // A write below the stamp may be one of those that failed: the records of what the
             // disk holds instead lie above it, and are to be covered too.
             self.stamp = None;
-        } else if self.stamp.is_none() && view.is_whole {
+        }
+        if self.stamp.is_none() && view.is_whole && view.is_certain {
             self.stamp = Some(view.captured);
+            self.faults = view.faults;
         }
         let safe = match self.wait {
             Settling::Durable => view.acked,
@@ -131,6 +138,7 @@ mod tests {
         View {
             is_whole: true,
             is_broken: false,
+            faults: 0,
             is_certain: true,
             captured: Stamp(captured),
             acked: Stamp(acked),
@@ -202,6 +210,23 @@ mod tests {
             "what was read again is at 11"
         );
         let over = barriers.step(now, view(12, 11, 10));
+        assert_eq!(over, [(1, Outcome::Reached(Stamp(11), Duration::ZERO))]);
+    }
+
+    #[test]
+    fn a_write_that_failed_and_was_read_again_between_two_looks_moves_the_stamp_too() {
+        let (mut barriers, now) = one(Settling::Durable);
+        assert!(barriers.step(now, view(10, 7, 3)).is_empty());
+        let reread = View {
+            faults: 1,
+            ..view(11, 10, 10)
+        };
+        assert!(barriers.step(now, reread).is_empty());
+        let durable = View {
+            faults: 1,
+            ..view(12, 11, 10)
+        };
+        let over = barriers.step(now, durable);
         assert_eq!(over, [(1, Outcome::Reached(Stamp(11), Duration::ZERO))]);
     }
 

@@ -81,6 +81,8 @@ pub struct Driver {
     pub(super) core: Core,
     pub(super) link: Link,
     pub(super) progress: Progress,
+    /// Writes that failed in volumes that have gone.
+    pub(super) faults_before: u64,
     /// Durable at the receiver, as of this turn.
     pub(super) safe: Stamp,
     pub(super) parking: Arc<Parking>,
@@ -148,6 +150,7 @@ impl Driver {
             inbox: config.inbox,
             link: Link::new(config.port, config.supervisor),
             progress: Progress::default(),
+            faults_before: 0,
             safe: Stamp::ZERO,
             parking: Arc::new(Parking::new()),
             members: Members::default(),
@@ -365,6 +368,8 @@ impl Driver {
         let view = barrier::View {
             is_whole: self.core.is_whole(),
             is_broken: self.core.mode() == Mode::Broken,
+            faults: self.faults_before + self.tapped.values().map(|t| t.faults).sum::<u64>(),
+            // Before `captured`: what was read again lies below it.
             is_certain: self.tapped.values().all(|t| t.rereads() == Rereads::Done),
             captured: self.ring.captured(),
             acked: self.safe,

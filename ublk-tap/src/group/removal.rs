@@ -284,6 +284,7 @@ impl Driver {
             let Some(tapped) = self.tapped.remove(index) else {
                 continue;
             };
+            self.faults_before += tapped.faults;
             let manner = match place {
                 Some(Place::Left { leave }) if self.safe >= leave && is_certain => {
                     Left::Clean(self.ring.incarnation(), leave)

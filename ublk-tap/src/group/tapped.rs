@@ -34,8 +34,8 @@ pub(super) struct Tapped {
     pub(super) rate: Rate,
     /// Bytes written uncaptured before the stream was given up last.
     uncaptured_before: u64,
-    /// Writes that failed.
-    faults: u64,
+    /// Writes that failed, as far as they were noted.
+    pub(super) faults: u64,
     /// More writes failed while the device stopped than could be noted.
     is_in_doubt: bool,
     /// The device went away under us.
@@ -104,16 +104,15 @@ impl Tapped {
     }
 
     fn reread(&mut self, list: FaultList) -> bool {
-        let Some(copier) = &self.copier else {
-            return list.overflowed || !list.faults.is_empty();
-        };
-        let Some(first) = list.faults.first() else {
-            return list.overflowed;
-        };
         let before = self.faults;
-        self.faults += list.faults.len() as u64;
+        self.faults += list.faults.len() as u64 + u64::from(list.overflowed);
+        let Some(copier) = &self.copier else {
+            return self.faults > before;
+        };
         // A disk that fails every write must not fill the log as well (P11).
-        if before.checked_ilog2() != self.faults.checked_ilog2() {
+        if before.checked_ilog2() != self.faults.checked_ilog2()
+            && let Some(first) = list.faults.first()
+        {
             let (at, bytes) = (first.range.start_bytes(), first.range.length_bytes());
             let (errno, so_far) = (first.errno, self.faults);
             tracing::error!(volume = %self.name, at, bytes, errno, so_far, "writes failed");
