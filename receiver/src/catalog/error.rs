@@ -31,6 +31,9 @@ pub enum CatalogError {
         /// Why.
         reason: DecodeError,
     },
+    /// It is bound to another journal.
+    #[error("the catalog belongs to another journal; put that one back in its directory")]
+    OtherJournal,
     /// The database failed.
     #[error("the catalog failed: {0}")]
     Storage(#[from] redb::Error),

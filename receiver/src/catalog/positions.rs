@@ -45,15 +45,25 @@ impl Catalog {
         Ok(found.map(|found| found.0))
     }
 
-    /// Binds the catalog to a journal; a bound one stays as it is. Returns the id it is bound to
-    /// now: with another journal's positions, nothing here is true (P13).
-    pub fn bind_journal(&self, id: u128) -> Result<u128, CatalogError> {
+    /// Binds the catalog to a journal. One that is bound to another is refused: what it says holds
+    /// only together with that one (P13).
+    pub fn bind_journal(&self, id: u128) -> Result<(), CatalogError> {
         self.change(|write| {
             let mut table = write.open_table(JOURNAL)?;
             let bound: Option<JournalId> = stored(&table, JOURNAL_KEY)?;
-            let bound = bound.unwrap_or(JournalId(id));
-            store(&mut table, JOURNAL_KEY, &bound)?;
-            Ok(bound.0)
+            if bound.is_some_and(|bound| bound.0 != id) {
+                return Err(CatalogError::OtherJournal);
+            }
+            store(&mut table, JOURNAL_KEY, &JournalId(id))
+        })
+    }
+
+    /// Gives the journal up: the next start takes the one it finds, or begins one. What the
+    /// catalog says of the base goes on to hold; what lay in the journal alone is gone.
+    pub fn release_journal(&self) -> Result<(), CatalogError> {
+        self.change(|write| {
+            write.open_table(JOURNAL)?.remove(JOURNAL_KEY)?;
+            Ok(())
         })
     }
 }

@@ -345,12 +345,17 @@ fn a_new_incarnation_starts_again_from_its_own_first_stamp() {
 }
 
 #[test]
-fn the_catalog_belongs_to_the_first_journal_it_sees() {
+fn the_catalog_belongs_to_the_first_journal_it_sees_until_that_is_given_up() {
     let (_dir, catalog) = catalog();
     assert_eq!(catalog.journal_id().unwrap(), None);
-    assert_eq!(catalog.bind_journal(7).unwrap(), 7);
-    assert_eq!(catalog.bind_journal(8).unwrap(), 7);
+    catalog.bind_journal(7).unwrap();
+    catalog.bind_journal(7).unwrap();
+    let other = catalog.bind_journal(8);
+    assert!(matches!(other, Err(CatalogError::OtherJournal)));
     assert_eq!(catalog.journal_id().unwrap(), Some(7));
+    catalog.release_journal().unwrap();
+    assert_eq!(catalog.journal_id().unwrap(), None);
+    catalog.bind_journal(8).unwrap();
 }
 
 fn hex(value: &impl Value) -> String {

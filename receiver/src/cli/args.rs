@@ -33,7 +33,11 @@ pub enum Verb {
     /// Set up a receiver in its directory: identity, catalog, settings
     Init(InitArgs),
     /// Serve sources until stopped
-    Serve,
+    Serve {
+        /// The journal is lost: begin a new one. What was applied stays, the rest is copied again
+        #[arg(long)]
+        new_journal: bool,
+    },
     /// Print an enrolment token for a source: one use, `ublk-tap join TOKEN` redeems it
     Token {
         /// Name the source is enrolled under

@@ -3,6 +3,7 @@
 use crate::catalog::CatalogError;
 use crate::config::SettingsError;
 use crate::control::ClientError;
+use crate::journal::JournalError;
 use crate::target::TargetError;
 use serde::{Deserialize, Serialize};
 use std::process::ExitCode;
@@ -91,11 +92,23 @@ impl From<CatalogError> for Failure {
     }
 }
 
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        let exit = match &error {
+            JournalError::Io { source, .. } => io_exit(source),
+            JournalError::Failed(_) => Exit::Failed,
+            _ => Exit::Refused,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
 impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Self {
         let exit = match &error {
             SettingsError::Io { source, .. } => io_exit(source),
-            SettingsError::Missing(_) | SettingsError::Bad { .. } => Exit::Refused,
+            SettingsError::Missing(_) => Exit::Refused,
+            SettingsError::Bad { .. } => Exit::Usage,
         };
         Self::new(exit, error.to_string())
     }
@@ -118,5 +131,37 @@ pub(super) fn io_exit(error: &std::io::Error) -> Exit {
         std::io::ErrorKind::PermissionDenied => Exit::Privilege,
         std::io::ErrorKind::StorageFull => Exit::NoSpace,
         _ => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settings_file_that_is_wrong_ends_as_a_command_line_that_is_wrong() {
+        let (path, reason) = ("receiver.toml".into(), "journal_max is missing".into());
+        let bad = Failure::from(SettingsError::Bad { path, reason });
+        assert_eq!(bad.exit, Exit::Usage);
+        let missing = Failure::from(SettingsError::Missing("dir".into()));
+        assert_eq!(missing.exit, Exit::Refused);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_opened_says_by_its_code_what_to_see_to() {
+        let io = |kind: std::io::ErrorKind| JournalError::Io {
+            what: "open",
+            path: "journal".into(),
+            source: kind.into(),
+        };
+        for (error, exit) in [
+            (io(std::io::ErrorKind::StorageFull), Exit::NoSpace),
+            (io(std::io::ErrorKind::PermissionDenied), Exit::Privilege),
+            (JournalError::InUse("journal".into()), Exit::Refused),
+            (JournalError::Missing("journal".into()), Exit::Refused),
+            (JournalError::Failed("gone".into()), Exit::Failed),
+        ] {
+            assert_eq!(Failure::from(error).exit, exit);
+        }
     }
 }

@@ -18,6 +18,7 @@ pub use exit::{Exit, Failure};
 use crate::catalog::Catalog;
 use crate::config::Settings;
 use crate::control::{Request, Response, VolumeAdd};
+use crate::journal::{self, DirStore};
 use args::VolumeVerb;
 use clap::Parser;
 use reach::Reach;
@@ -45,7 +46,7 @@ fn run(args: Args, serve: Serve) -> Result<(), Failure> {
     let dir = std::path::absolute(&args.dir).map_err(|error| Failure::usage(error.to_string()))?;
     match args.verb {
         Verb::Init(init) => init::init(&dir, &init),
-        Verb::Serve => run_serve(&dir, serve),
+        Verb::Serve { new_journal } => run_serve(&dir, serve, new_journal),
         Verb::Token { source, expires } => {
             let request = Request::Token {
                 source,
@@ -71,11 +72,31 @@ fn run(args: Args, serve: Serve) -> Result<(), Failure> {
     }
 }
 
-fn run_serve(dir: &Path, serve: Serve) -> Result<(), Failure> {
+fn run_serve(dir: &Path, serve: Serve, new_journal: bool) -> Result<(), Failure> {
     let settings = Settings::load(dir)?;
     start_log();
     let catalog = reach::open_alone(&settings)?;
+    if new_journal {
+        give_up_journal(&settings, &catalog)?;
+    }
     serve(settings, Arc::new(catalog))
+}
+
+/// The operator says that the journal is lost. One that is there is never given up: the word may
+/// have been left in a unit file.
+fn give_up_journal(settings: &Settings, catalog: &Catalog) -> Result<(), Failure> {
+    let dir = &settings.journal_dir;
+    let store = DirStore::open(dir)?;
+    if journal::is_there(&store, dir)? {
+        return Err(Failure::refused(format!(
+            "there is a journal in {}, nothing is lost: run `ublk-tap-receiver serve` without \
+             --new-journal",
+            dir.display()
+        )));
+    }
+    catalog.release_journal()?;
+    tracing::warn!(dir = %dir.display(), "the journal is given up, a new one is begun");
+    Ok(())
 }
 
 fn volume(dir: &Path, verb: VolumeVerb) -> Result<(), Failure> {
@@ -153,3 +174,6 @@ fn start_log() {
         eprintln!("ublk-tap-receiver: the log is set up already: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests;

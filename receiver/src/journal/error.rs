@@ -21,6 +21,13 @@ pub enum JournalError {
     /// Another process has it open.
     #[error("the journal in {} is in use by another ublk-tap-receiver; stop that first", .0.display())]
     InUse(PathBuf),
+    /// The journal that is to be here is not.
+    #[error(
+        "the journal of this receiver is not in {}: mount it; or, if it is lost, run \
+         `ublk-tap-receiver serve --new-journal`: everything since what is applied is then copied \
+         again", .0.display()
+    )]
+    Missing(PathBuf),
     /// A segment of another journal lies among ours.
     #[error(
         "segment {segment} belongs to another journal ({}); move the files of the other journal \

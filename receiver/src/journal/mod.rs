@@ -38,7 +38,7 @@ pub use dir::DirStore;
 pub use entry::{Durable, Entry};
 pub use error::{Damage, DamageKind, JournalError};
 pub use reader::Reader;
-pub use scan::{Found, Recovered, Replay, recover};
+pub use scan::{Found, Recovered, Replay, is_there, recover};
 pub use store::{SegmentFile, Store};
 pub use thread::{Batch, Facts, Journal, Sink};
 pub use writer::{Committed, Writer};

@@ -5,7 +5,7 @@ use super::hub::{Hub, Router, Told, registered};
 use crate::catalog::{Catalog, CatalogError, VolumeRecord};
 use crate::cli::Failure;
 use crate::config::Settings;
-use crate::journal::{DirStore, Durable, Found, Journal, JournalError, Limits, Writer, recover};
+use crate::journal::{DirStore, Durable, Found, Journal, Limits, Writer, recover};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use wire::Name;
@@ -15,7 +15,7 @@ use wire::journal::{JournalId, StreamNumber};
 pub(super) fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<Hub>, Failure> {
     let mut groups = registered_groups(catalog)?;
     let dir = settings.journal_dir.clone();
-    let mut store = DirStore::open(&dir).map_err(journal_failure)?;
+    let mut store = DirStore::open(&dir)?;
     let expected = catalog.journal_id()?.map(JournalId);
     let mut owners: BTreeMap<StreamNumber, Name> = BTreeMap::new();
     let mut strays: Vec<StreamNumber> = Vec::new();
@@ -31,17 +31,25 @@ pub(super) fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<H
             None => {}
         }
     };
-    let recovered = recover(&mut store, &dir, expected, &mut replay).map_err(journal_failure)?;
+    let recovered = recover(&mut store, &dir, expected, &mut replay)?;
     for damage in &recovered.damage {
         tracing::error!(%damage, "the journal is damaged before its tail");
+    }
+    let told = recovered.damage.len();
+    if recovered.damages > told {
+        let total = recovered.damages;
+        tracing::error!(
+            total,
+            told,
+            "the journal is damaged in more places than are told"
+        );
     }
     let next_stream = recovered.next_stream();
     let fresh = crate::secret::random::<16>()
         .map_err(|error| Failure::failed(format!("cannot read random bytes: {error}")))?;
     let fresh = JournalId(u128::from_le_bytes(fresh));
     let limits = Limits::for_bytes(settings.journal_bytes_max);
-    let writer = Writer::start(store, dir.clone(), recovered, limits, fresh);
-    let writer = writer.map_err(journal_failure)?;
+    let writer = Writer::start(store, dir.clone(), recovered, limits, fresh)?;
     catalog.bind_journal(writer.id().0)?;
     let hub = Arc::new(Hub::new(
         catalog.clone(),
@@ -142,6 +150,44 @@ pub(super) fn begin_fresh(hub: &Arc<Hub>, record: &VolumeRecord) -> Result<(), S
     })
 }
 
-fn journal_failure(error: JournalError) -> Failure {
-    Failure::failed(error.to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Exit;
+    use std::path::Path;
+
+    fn site(dir: &Path) -> (Settings, Arc<Catalog>) {
+        let settings = Settings {
+            dir: dir.to_owned(),
+            listen: "127.0.0.1:7800".parse().unwrap(),
+            advertise: "a:1".into(),
+            journal_dir: dir.join("journal"),
+            journal_bytes_max: crate::config::JOURNAL_BYTES_MIN,
+        };
+        let catalog = Catalog::create(&settings.catalog_path()).unwrap();
+        (settings, Arc::new(catalog))
+    }
+
+    #[test]
+    fn a_journal_that_is_not_there_is_not_begun_anew_without_a_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let (settings, catalog) = site(dir.path());
+        start(&settings, &catalog).unwrap().stop();
+        let first = catalog.journal_id().unwrap();
+        start(&settings, &catalog).unwrap().stop();
+        assert_eq!(catalog.journal_id().unwrap(), first);
+
+        std::fs::rename(&settings.journal_dir, dir.path().join("away")).unwrap();
+        let refused = start(&settings, &catalog).unwrap_err();
+        assert_eq!(refused.exit, Exit::Refused, "{}", refused.text);
+        assert!(refused.text.contains("--new-journal"), "{}", refused.text);
+        let left = std::fs::read_dir(&settings.journal_dir).unwrap().count();
+        assert_eq!((left, catalog.journal_id().unwrap()), (0, first));
+
+        catalog.release_journal().unwrap();
+        start(&settings, &catalog).unwrap().stop();
+        let second = catalog.journal_id().unwrap();
+        assert!(second.is_some() && second != first);
+        start(&settings, &catalog).unwrap().stop();
+    }
 }

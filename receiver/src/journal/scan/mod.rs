@@ -88,7 +88,8 @@ impl Recovered {
     }
 }
 
-/// Reads the journal in `store`; `expected` is the id it must have, where that is known.
+/// Reads the journal in `store`; `expected` is the id it must have, where that is known: another
+/// one, or none at all, is refused, and nothing is touched (P13).
 pub fn recover<S: Store>(
     store: &mut S,
     path: &Path,
@@ -102,10 +103,10 @@ pub fn recover<S: Store>(
             source,
         }
     };
-    let survey = survey::survey(store, expected).map_err(|error| match error {
-        SurveyError::System(source) => io("read")(source),
-        SurveyError::Journal(error) => error,
-    })?;
+    let survey = look(store, path, expected)?;
+    if expected.is_some() && survey.kind.is_none() {
+        return Err(JournalError::Missing(path.to_owned()));
+    }
     remove(store, &survey).map_err(io("clean"))?;
     let recovered = Recovered {
         kind: survey.kind,
@@ -126,6 +127,26 @@ pub fn recover<S: Store>(
     let group = scan.next_group;
     scan.recovered.tail = scan.recovered.tail.map(|tail| Tail { group, ..tail });
     Ok(scan.recovered)
+}
+
+/// Whether there is a journal in `store`. Changes nothing.
+pub fn is_there<S: Store>(store: &S, path: &Path) -> Result<bool, JournalError> {
+    Ok(look(store, path, None)?.kind.is_some())
+}
+
+fn look<S: Store>(
+    store: &S,
+    path: &Path,
+    expected: Option<JournalId>,
+) -> Result<Survey, JournalError> {
+    survey::survey(store, expected).map_err(|error| match error {
+        SurveyError::System(source) => JournalError::Io {
+            what: "read",
+            path: path.to_owned(),
+            source,
+        },
+        SurveyError::Journal(error) => error,
+    })
 }
 
 fn remove<S: Store>(store: &mut S, survey: &Survey) -> io::Result<()> {

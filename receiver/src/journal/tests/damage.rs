@@ -1,8 +1,8 @@
 //! Cut files, flipped bits, old copies, lost files: noticed, named, and never taken for entries.
 
 use super::store::MemoryStore;
-use super::{Bench, STREAM, limits, open, record, scan, settle, told};
-use crate::journal::{DamageKind, Durable, Found, JournalError};
+use super::{Bench, ID, SEGMENT_BYTES, STREAM, limits, open, record, scan, settle, told};
+use crate::journal::{DamageKind, Durable, Found, JournalError, Store, is_there};
 use wire::journal::{JournalId, StreamNumber};
 
 fn stamps(found: &[Found]) -> Vec<u64> {
@@ -205,6 +205,26 @@ fn a_whole_page_lost_in_the_middle_is_named() {
     let (recovered, found) = scan(&store).unwrap();
     assert!(!recovered.damage.is_empty());
     assert!(stamps(&found).len() < count as usize);
+}
+
+#[test]
+fn a_journal_that_is_expected_and_not_there_is_refused_and_nothing_is_touched() {
+    let mut store = MemoryStore::default();
+    let path = std::path::Path::new("/j");
+    let mut nothing = |_: Found| {};
+    let mut refused = |store: &mut MemoryStore| {
+        let recovered = crate::journal::recover(store, path, Some(ID), &mut nothing);
+        assert!(matches!(recovered, Err(JournalError::Missing(_))));
+    };
+    assert!(!is_there(&store, path).unwrap());
+    refused(&mut store);
+    // A segment made ready, without a group in it, is no journal either.
+    drop(store.create(1, SEGMENT_BYTES).unwrap());
+    assert!(!is_there(&store, path).unwrap());
+    refused(&mut store);
+    assert_eq!(store.list().unwrap(), [1]);
+    drop(Bench::begin(&store, limits(8)));
+    assert!(is_there(&store, path).unwrap());
 }
 
 #[test]

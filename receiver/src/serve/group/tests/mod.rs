@@ -1,6 +1,7 @@
 //! A source and a receiver, with real contents: whatever happens between them, a receiver that is
 //! restarted comes to a point by itself, and the point is what the source was there.
 
+mod lost;
 mod site;
 mod source;
 mod stories;
