@@ -5,7 +5,7 @@
 use super::args::InitArgs;
 use super::exit::{Exit, Failure, io_exit};
 use crate::catalog::Catalog;
-use crate::config::{ByteSize, JOURNAL_BYTES_MIN, SETTINGS_FILE, Settings};
+use crate::config::{SETTINGS_FILE, Settings, journal_max_in_bounds};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -102,10 +102,8 @@ fn settings(dir: &Path, args: &InitArgs) -> Result<Settings, Failure> {
         }
         None => listen.to_string(),
     };
-    if args.journal_max.0 < JOURNAL_BYTES_MIN {
-        let least = ByteSize(JOURNAL_BYTES_MIN);
-        return Err(Failure::usage(format!("a journal needs at least {least}")));
-    }
+    journal_max_in_bounds(args.journal_max)
+        .map_err(|reason| Failure::usage(format!("--journal-max {reason}")))?;
     let journal = args
         .journal
         .as_deref()

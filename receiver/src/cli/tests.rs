@@ -1,7 +1,7 @@
 //! `serve --new-journal`: what it gives up, and what it does not.
 
 use super::*;
-use crate::journal::{Found, JournalError, Limits, Writer, recover};
+use crate::journal::{Found, JOURNAL_BYTES_MIN, JournalError, Limits, Writer, recover};
 use std::path::PathBuf;
 use tempfile::TempDir;
 use wire::journal::JournalId;
@@ -31,7 +31,7 @@ fn begin_journal(dir: &Path) -> Result<(), JournalError> {
     let path = Settings::load(dir).unwrap().journal_dir;
     let mut store = DirStore::open(&path)?;
     let recovered = recover(&mut store, &path, None, &mut |_: Found| {})?;
-    let limits = Limits::for_bytes(256 << 20);
+    let limits = Limits::for_bytes(JOURNAL_BYTES_MIN);
     Writer::start(store, path, recovered, limits, JournalId(7)).map(drop)
 }
 

@@ -6,6 +6,7 @@ mod size;
 
 pub use size::{ByteSize, SizeError};
 
+use crate::journal::{JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -18,8 +19,6 @@ pub const SETTINGS_FILE: &str = "receiver.toml";
 pub const DEFAULT_PORT: u16 = 7800;
 /// Bound of the journal where none is named.
 pub const DEFAULT_JOURNAL_BYTES_MAX: u64 = 8 << 30;
-/// Least bound of the journal: a few segments.
-pub const JOURNAL_BYTES_MIN: u64 = 256 << 20;
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The settings.
@@ -94,10 +93,7 @@ impl Settings {
             .journal_max
             .parse()
             .map_err(|e: SizeError| bad(e.to_string()))?;
-        if max.0 < JOURNAL_BYTES_MIN {
-            let least = ByteSize(JOURNAL_BYTES_MIN);
-            return Err(bad(format!("journal_max is below {least}")));
-        }
+        journal_max_in_bounds(max).map_err(|reason| bad(format!("journal_max {reason}")))?;
         Ok(Self {
             dir: dir.to_owned(),
             listen: file.listen,
@@ -147,6 +143,16 @@ impl Settings {
     /// Socket of the running daemon.
     pub fn control_path(&self) -> PathBuf {
         self.dir.join("control.sock")
+    }
+}
+
+/// Whether a journal may be that large; if not, why, in words.
+pub fn journal_max_in_bounds(max: ByteSize) -> Result<(), String> {
+    let (least, most) = (ByteSize(JOURNAL_BYTES_MIN), ByteSize(JOURNAL_BYTES_MAX));
+    match max.0 {
+        ..JOURNAL_BYTES_MIN => Err(format!("is {max}, at least {least} is needed")),
+        JOURNAL_BYTES_MIN..=JOURNAL_BYTES_MAX => Ok(()),
+        _ => Err(format!("is {max}, at most {most} is possible")),
     }
 }
 
@@ -210,6 +216,26 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_is_as_large_as_its_segments_can_be_listed() {
+        for (size, fits) in [
+            (JOURNAL_BYTES_MIN - 1, false),
+            (JOURNAL_BYTES_MIN, true),
+            (DEFAULT_JOURNAL_BYTES_MAX, true),
+            (JOURNAL_BYTES_MAX, true),
+            (JOURNAL_BYTES_MAX + 1, false),
+            (u64::MAX, false),
+        ] {
+            assert_eq!(
+                journal_max_in_bounds(ByteSize(size)).is_ok(),
+                fits,
+                "{size}"
+            );
+        }
+        let said = journal_max_in_bounds(ByteSize(2 << 40)).unwrap_err();
+        assert_eq!(said, "is 2 TiB, at most 1 TiB is possible");
+    }
+
+    #[test]
     fn unusable_settings_are_refused_in_one_line() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(
@@ -226,6 +252,7 @@ mod tests {
         for (from, to) in [
             ("1GiB", "1GB"),
             ("1GiB", "1MiB"),
+            ("1GiB", "1025GiB"),
             ("[::]:1", "nowhere"),
             ("journal =", "jornal ="),
             ("= 'a:1'", "'a:1'"),

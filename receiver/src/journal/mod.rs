@@ -43,7 +43,7 @@ pub use store::{SegmentFile, Store};
 pub use thread::{Batch, Facts, Journal, Sink};
 pub use writer::{Committed, Writer};
 
-use wire::journal::{GROUP_BYTES_MAX, SEGMENT_HEADER_BYTES};
+use wire::journal::{ENTRY_BODY_BYTES_MAX, GROUP_BYTES_MAX, SEGMENT_HEADER_BYTES, SEGMENTS_MAX};
 
 /// Size of a segment where the bound on the journal allows it, in bytes.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
@@ -52,9 +52,21 @@ pub const SEGMENT_BYTES_MIN: u64 = 16 << 20;
 /// A journal has room for this many segments at least: one written, one ready, two in use.
 pub const SEGMENTS_MIN: u64 = 4;
 /// Smallest bound on a journal, in bytes.
-pub const JOURNAL_BYTES_MIN: u64 = SEGMENTS_MIN * SEGMENT_BYTES_MIN;
+pub const JOURNAL_BYTES_MIN: u64 = 256 << 20;
+/// Largest bound on a journal, in bytes: as many segments as a list of those in use may name.
+pub const JOURNAL_BYTES_MAX: u64 = SEGMENTS_MAX as u64 * SEGMENT_BYTES_DEFAULT;
+/// A new journal begins with room for this many segments, where they need not be larger.
+const SEGMENTS_WANTED: u64 = 8;
+/// A segment in the list of those in use: its number, and that after its last group.
+const LIVE_BYTES: usize = 16;
 
 const _: () = assert!(SEGMENT_HEADER_BYTES + GROUP_BYTES_MAX as u64 <= SEGMENT_BYTES_MIN);
+const _: () = assert!(SEGMENTS_MIN <= SEGMENTS_WANTED);
+const _: () = assert!(SEGMENTS_WANTED * SEGMENT_BYTES_MIN <= JOURNAL_BYTES_MIN);
+const _: () = assert!(JOURNAL_BYTES_MIN < JOURNAL_BYTES_MAX);
+// The list is a u16 of a count, and one entry.
+const _: () = assert!(SEGMENTS_MAX <= u16::MAX as usize);
+const _: () = assert!(2 + SEGMENTS_MAX * LIVE_BYTES <= ENTRY_BODY_BYTES_MAX as usize);
 
 /// How large a journal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +80,8 @@ pub struct Limits {
 impl Limits {
     /// Limits for a journal of at most `bytes_max`: segments an eighth of it, within their bounds.
     pub fn for_bytes(bytes_max: u64) -> Self {
-        let bytes_max = bytes_max.max(JOURNAL_BYTES_MIN);
-        let eighth = (bytes_max / 8 + 1).next_power_of_two() / 2;
+        let bytes_max = bytes_max.clamp(JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX);
+        let eighth = (bytes_max / SEGMENTS_WANTED + 1).next_power_of_two() / 2;
         let segment_bytes = eighth.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_DEFAULT);
         Self {
             segment_bytes,
@@ -77,8 +89,9 @@ impl Limits {
         }
     }
 
-    /// How many segments fit the bound.
+    /// How many segments fit the bound, and the list of those in use.
     fn segments_max(&self, segment_bytes: u64) -> u64 {
-        (self.bytes_max / segment_bytes).max(SEGMENTS_MIN)
+        let fitting = self.bytes_max / segment_bytes;
+        fitting.clamp(SEGMENTS_MIN, SEGMENTS_MAX as u64)
     }
 }

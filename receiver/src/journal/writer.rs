@@ -26,14 +26,16 @@ use std::io;
 use std::path::PathBuf;
 use wire::Stamp;
 use wire::journal::{
-    GROUP_ALIGN_BYTES, GROUP_BYTES_MAX, JournalId, LiveSegment, Position, SEGMENT_HEADER_BYTES,
-    SegmentHeader, Segments, StreamNumber,
+    GROUP_ALIGN_BYTES, GROUP_BYTES_MAX, JOURNAL_HEADER_BYTES, JournalId, LiveSegment, Position,
+    SEGMENT_HEADER_BYTES, SegmentHeader, Segments, StreamNumber,
 };
 
 /// End of every segment that only `freed` entries may use, in bytes.
 const FREED_RESERVE_BYTES: u64 = GROUP_ALIGN_BYTES as u64;
 /// Most segments one `freed` entry names; it fits the reserve.
 const FREED_MAX: usize = 400;
+// Group header, entry header, a count, the numbers.
+const _: () = assert!(2 * JOURNAL_HEADER_BYTES + 2 + FREED_MAX * 8 <= GROUP_ALIGN_BYTES);
 /// Number of the first segment and of the first group.
 const FIRST: u64 = 1;
 

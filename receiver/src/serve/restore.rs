@@ -162,7 +162,7 @@ mod tests {
             listen: "127.0.0.1:7800".parse().unwrap(),
             advertise: "a:1".into(),
             journal_dir: dir.join("journal"),
-            journal_bytes_max: crate::config::JOURNAL_BYTES_MIN,
+            journal_bytes_max: crate::journal::JOURNAL_BYTES_MIN,
         };
         let catalog = Catalog::create(&settings.catalog_path()).unwrap();
         (settings, Arc::new(catalog))

@@ -1,11 +1,12 @@
 //! Space: bounded, freed when nothing is needed, refused in time, and never a dead end.
 
 use super::store::{Fault, MemoryStore};
-use super::{Bench, STREAM, limits, open, record, scan, settle, told};
+use super::{Bench, SEGMENT_BYTES, STREAM, limits, open, record, scan, settle, told};
 use crate::journal::store::Store;
+use crate::journal::{JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN, Limits, SEGMENT_BYTES_MIN};
 use std::io::ErrorKind;
 use wire::Stamp;
-use wire::journal::StreamNumber;
+use wire::journal::{LiveSegment, SEGMENTS_MAX, StreamNumber};
 
 fn fill(bench: &mut Bench, from: u64) -> u64 {
     let mut stamp = from;
@@ -14,6 +15,29 @@ fn fill(bench: &mut Bench, from: u64) -> u64 {
         stamp += 1;
     }
     stamp
+}
+
+#[test]
+fn no_bound_lets_a_journal_have_more_segments_than_it_can_list() {
+    for bytes_max in [0, JOURNAL_BYTES_MIN, JOURNAL_BYTES_MAX, u64::MAX] {
+        let limits = Limits::for_bytes(bytes_max);
+        assert!((JOURNAL_BYTES_MIN..=JOURNAL_BYTES_MAX).contains(&limits.bytes_max));
+        // Those of an existing journal may be of any size.
+        for segment_bytes in [SEGMENT_BYTES, SEGMENT_BYTES_MIN, limits.segment_bytes] {
+            let most = limits.segments_max(segment_bytes) as usize;
+            assert!((4..=SEGMENTS_MAX).contains(&most), "{most}");
+            let in_use = LiveSegment {
+                segment: 0,
+                groups_end: 0,
+            };
+            let list = (0..most as u64).map(|segment| LiveSegment { segment, ..in_use });
+            let list: Vec<_> = list.collect();
+            let bytes = LiveSegment::list_to_bytes(&list);
+            assert_eq!(LiveSegment::parse_list(&bytes), Ok(list));
+        }
+    }
+    assert_eq!(Limits::for_bytes(JOURNAL_BYTES_MIN).segment_bytes, 32 << 20);
+    assert_eq!(Limits::for_bytes(8 << 30).segment_bytes, 64 << 20);
 }
 
 #[test]
