@@ -1,8 +1,10 @@
 //! The receiver of ublk-tap, as a library for its binary and its tests.
 //!
-//! Table of contents: [`fold`] says what a run of records leaves behind, [`apply`] writes that to
-//! the disks [`target`] opens, [`catalog`] remembers what is not in the journal, [`config`],
-//! [`control`] and [`cli`] are the operator's side.
+//! Table of contents, the way of a record: [`session`] takes it from a source, [`intake`] verifies
+//! its place in the stream, [`journal`] keeps it, [`points`] says where the stream is complete,
+//! [`fold`] what a run of records leaves behind, [`apply`] writes that to the disks [`target`]
+//! opens. [`serve`] is the process around them, and decides for each group. [`catalog`] remembers
+//! what is not in the journal; [`config`], [`control`] and [`cli`] are the operator's side.
 
 pub mod apply;
 pub mod catalog;

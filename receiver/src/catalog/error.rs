@@ -21,6 +21,16 @@ pub enum CatalogError {
     /// Written by another version.
     #[error("catalog version {0} is not understood by this build (it speaks 1)")]
     Version(u64),
+    /// A value was written by another version.
+    #[error("the catalog's {what} {key}: {reason}; use the version that wrote it")]
+    RowVersion {
+        /// Which kind of value.
+        what: &'static str,
+        /// Under which key.
+        key: String,
+        /// Which version.
+        reason: DecodeError,
+    },
     /// A value does not decode.
     #[error("the catalog is damaged: {what} {key}: {reason}; restore it from a backup")]
     Damaged {

@@ -1,8 +1,8 @@
 //! Catalog: what the receiver knows that is not in the journal. One redb file, `catalog.redb`.
 //!
-//! Tables: tokens, sources, groups, volumes, streams, known blocks. Every commit is durable before
-//! it returns. Values are versioned byte strings, written down at the top of `codec.rs`. One
-//! process has it open at a time: the daemon, or a verb while none runs.
+//! Tables: tokens, sources, groups, volumes, streams, known blocks, the journal's id. Every commit
+//! is durable before it returns. Values are versioned byte strings, written down at the top of
+//! `codec.rs`. One process has it open at a time: the daemon, or a verb while none runs.
 //!
 //! Promises: positions never go back within an incarnation; a token is redeemed once, in one
 //! transaction with the enrolment it pays for (P14); counts have named maxima (P11).
@@ -31,5 +31,5 @@ pub use store::Catalog;
 pub const GROUPS_MAX: usize = 256;
 /// Most sources, revoked ones included.
 pub const SOURCES_MAX: usize = 1024;
-/// Most tokens that are neither used nor expired.
+/// Most tokens; used ones are remembered until they expire, or until their place is needed.
 pub const TOKENS_MAX: usize = 1024;

@@ -2,7 +2,7 @@
 
 use super::error::{CatalogError, RedeemError};
 use super::records::{SourceRecord, TokenRecord};
-use super::store::{Catalog, SOURCES, TOKENS, decode, store, stored};
+use super::store::{Catalog, OpenTable, SOURCES, TOKENS, decode, store, stored};
 use super::{SOURCES_MAX, TOKENS_MAX};
 use crate::secret;
 use redb::{ReadableTable, ReadableTableMetadata};
@@ -10,8 +10,8 @@ use wire::enrol::SECRET_BYTES;
 use wire::{Name, Pin};
 
 impl Catalog {
-    /// Remembers a token under the digest of its secret. Tokens that can no longer be redeemed at
-    /// `now_unix_s` are forgotten.
+    /// Remembers a token under the digest of its secret. Tokens that have expired at `now_unix_s`
+    /// are forgotten; a used one, if its place is needed.
     pub fn add_token(
         &self,
         secret: &[u8; SECRET_BYTES],
@@ -20,16 +20,10 @@ impl Catalog {
     ) -> Result<(), CatalogError> {
         self.change(|write| {
             let mut table = write.open_table(TOKENS)?;
-            let mut dead = Vec::new();
-            for row in table.iter()? {
-                let (key, bytes) = row?;
-                let old: TokenRecord = decode(key.value(), bytes.value())?;
-                if old.expires_unix_s <= now_unix_s {
-                    dead.push(key.value().to_owned());
-                }
-            }
-            for key in dead {
-                table.remove(key.as_str())?;
+            let expired = |token: &TokenRecord| token.expires_unix_s <= now_unix_s;
+            forget(&mut table, expired, usize::MAX)?;
+            if table.len()? >= TOKENS_MAX as u64 {
+                forget(&mut table, |token| token.used_unix_s.is_some(), 1)?;
             }
             if table.len()? >= TOKENS_MAX as u64 {
                 return Err(CatalogError::Full {
@@ -101,9 +95,7 @@ impl Catalog {
     pub fn revoke(&self, name: &Name, now_unix_s: u64) -> Result<bool, CatalogError> {
         self.change(|write| {
             let mut tokens = write.open_table(TOKENS)?;
-            tokens.retain(|key, bytes| {
-                decode::<TokenRecord>(key, bytes).is_ok_and(|token| token.source != *name)
-            })?;
+            forget(&mut tokens, |token| token.source == *name, usize::MAX)?;
             let mut sources = write.open_table(SOURCES)?;
             let found: Option<SourceRecord> = stored(&sources, name.as_str())?;
             let mut record = found.ok_or_else(|| CatalogError::NoSource(name.clone()))?;
@@ -113,6 +105,25 @@ impl Catalog {
             Ok(fresh)
         })
     }
+}
+
+/// Removes at most `most` of the tokens that are such.
+fn forget(
+    tokens: &mut OpenTable<'_>,
+    such: impl Fn(&TokenRecord) -> bool,
+    most: usize,
+) -> Result<(), CatalogError> {
+    let mut found = Vec::new();
+    for row in tokens.iter()? {
+        let (key, bytes) = row?;
+        if such(&decode(key.value(), bytes.value())?) {
+            found.push(key.value().to_owned());
+        }
+    }
+    for key in found.into_iter().take(most) {
+        tokens.remove(key.as_str())?;
+    }
+    Ok(())
 }
 
 impl TokenRecord {
@@ -131,11 +142,7 @@ impl TokenRecord {
 }
 
 /// One certificate is one source: authorisation goes by the pin.
-fn pin_is_free(
-    sources: &super::store::OpenTable<'_>,
-    source: &Name,
-    pin: Pin,
-) -> Result<(), RedeemError> {
+fn pin_is_free(sources: &OpenTable<'_>, source: &Name, pin: Pin) -> Result<(), RedeemError> {
     for row in sources.iter().map_err(CatalogError::from)? {
         let (key, bytes) = row.map_err(CatalogError::from)?;
         let other: SourceRecord = decode(key.value(), bytes.value())?;

@@ -4,6 +4,7 @@ use super::codec::Value;
 use super::error::CatalogError;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;
+use wire::DecodeError;
 
 /// A table of versioned values by name.
 pub(super) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -118,10 +119,18 @@ pub(super) fn store<V: Value>(
 
 /// Decodes a value read under `key`.
 pub(super) fn decode<V: Value>(key: &str, bytes: &[u8]) -> Result<V, CatalogError> {
-    V::decode(key, bytes).map_err(|reason| CatalogError::Damaged {
-        what: V::WHAT,
-        key: key.to_owned(),
-        reason,
+    let (what, key_of) = (V::WHAT, || key.to_owned());
+    V::decode(key, bytes).map_err(|reason| match reason {
+        DecodeError::UnknownVersion(_) => CatalogError::RowVersion {
+            what,
+            key: key_of(),
+            reason,
+        },
+        _ => CatalogError::Damaged {
+            what,
+            key: key_of(),
+            reason,
+        },
     })
 }
 

@@ -233,6 +233,46 @@ fn tokens_have_a_maximum_and_expired_ones_make_room() {
 }
 
 #[test]
+fn a_used_token_takes_no_place_of_an_open_one() {
+    let (_dir, catalog) = catalog();
+    for index in 0..TOKENS_MAX as u64 {
+        let mut secret = [0; 32];
+        secret[..8].copy_from_slice(&index.to_le_bytes());
+        catalog.add_token(&secret, &token("host1"), 0).unwrap();
+    }
+    let used = [0; 32];
+    catalog
+        .redeem(&used, &name("host1"), Pin([7; 32]), 1)
+        .unwrap();
+    let again = catalog.redeem(&used, &name("host1"), Pin([7; 32]), 2);
+    assert!(matches!(again, Err(RedeemError::Used)));
+    catalog.add_token(&[9; 32], &token("host1"), 2).unwrap();
+    let full = catalog.add_token(&[8; 32], &token("host1"), 2);
+    assert!(matches!(full, Err(CatalogError::Full { .. })));
+    let again = catalog.redeem(&used, &name("host1"), Pin([7; 32]), 2);
+    assert!(
+        matches!(again, Err(RedeemError::Unknown)),
+        "still not twice"
+    );
+}
+
+#[test]
+fn a_row_of_another_version_is_named_as_that_and_not_as_damage() {
+    let mut bytes = state(9, 8).encode();
+    bytes[0] = 2;
+    let error = store::decode::<StreamState>("db", &bytes).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the catalog's stream db: version 2 is not understood by this build (it speaks 1); use \
+         the version that wrote it"
+    );
+    let refused = crate::cli::Failure::from(error);
+    assert_eq!(refused.exit, crate::cli::Exit::Refused);
+    let error = store::decode::<StreamState>("db", &bytes[..0]).unwrap_err();
+    assert!(matches!(error, CatalogError::Damaged { .. }));
+}
+
+#[test]
 fn a_volume_is_registered_once_and_a_group_has_one_source() {
     let (_dir, catalog) = catalog();
     catalog
