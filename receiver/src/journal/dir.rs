@@ -234,6 +234,15 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_that_cannot_be_preallocated_leaves_no_file_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = DirStore::open(dir.path()).unwrap();
+        assert!(store.create(1, i64::MAX as u64 & !4095).is_err());
+        assert!(store.list().unwrap().is_empty());
+        assert!(store.create(1, 1 << 16).is_ok());
+    }
+
+    #[test]
     fn a_segment_replaced_by_a_link_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = DirStore::open(dir.path()).unwrap();

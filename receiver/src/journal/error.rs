@@ -47,6 +47,14 @@ pub enum JournalError {
         /// Which version.
         source: wire::DecodeError,
     },
+    /// A record of a later version, and no damage.
+    #[error("segment {segment}: {source}; use the version that wrote it")]
+    Record {
+        /// The segment.
+        segment: u64,
+        /// Which version.
+        source: wire::RecordError,
+    },
     /// A write or sync failed. Nothing was called durable since; a restart reads what is there.
     #[error(
         "the journal has failed ({0}); nothing is acknowledged any more: see to its disk, then \

@@ -22,12 +22,25 @@ struct Stream {
     open: StreamOpen,
     close: Option<StreamClose>,
     applied: Stamp,
+    /// Segments of the last entry that said so.
+    opened_in: u64,
+    closed_in: u64,
+}
+
+/// What is missing of a stream in a checkpoint.
+#[derive(Debug)]
+pub(super) struct Unrepeated {
+    pub(super) stream: StreamNumber,
+    pub(super) open: Option<StreamOpen>,
+    pub(super) close: Option<StreamClose>,
 }
 
 #[derive(Debug, Default)]
 struct Segment {
     groups_end: u64,
     needs: BTreeMap<StreamNumber, Stamp>,
+    /// It holds more than what every segment begins with.
+    written_on: bool,
 }
 
 impl Ledger {
@@ -58,13 +71,13 @@ impl Ledger {
     pub(super) fn note(&mut self, segment: u64, stream: StreamNumber, durable: &Durable) {
         self.last_stream = self.last_stream.max(stream);
         match durable {
-            Durable::Open(open) => self.open(stream, open),
+            Durable::Open(open) => self.open(segment, stream, open),
             Durable::Close(close) => {
                 if let Some(known) = self.streams.get_mut(&stream) {
-                    known.close = Some(*close);
+                    (known.close, known.closed_in) = (Some(*close), segment);
                 }
             }
-            _ => {}
+            _ => self.note_written_on(segment),
         }
         let until = durable.needed_until();
         let applied = self.streams.get(&stream).map(|known| known.applied);
@@ -78,14 +91,23 @@ impl Ledger {
         }
     }
 
-    fn open(&mut self, stream: StreamNumber, open: &StreamOpen) {
+    /// The checkpoint `segment` begins with is whole: something follows it.
+    pub(super) fn note_written_on(&mut self, segment: u64) {
+        if let Some(held) = self.segments.get_mut(&segment) {
+            held.written_on = true;
+        }
+    }
+
+    fn open(&mut self, segment: u64, stream: StreamNumber, open: &StreamOpen) {
         match self.streams.get_mut(&stream) {
-            Some(known) => known.open = open.clone(),
+            Some(known) => (known.open, known.opened_in) = (open.clone(), segment),
             None => {
                 let new = Stream {
                     open: open.clone(),
                     close: None,
                     applied: Stamp::ZERO,
+                    opened_in: segment,
+                    closed_in: 0,
                 };
                 self.streams.insert(stream, new);
             }
@@ -153,6 +175,28 @@ impl Ledger {
         self.streams
             .iter()
             .map(|(number, stream)| (*number, &stream.open, stream.close))
+    }
+
+    /// What a checkpoint that was cut still has to say in `segment`, as it was found at the start.
+    ///
+    /// Streams are repeated in the order of their numbers. One below the last that was repeated is
+    /// retired, and must not come after a younger one of the same incarnation.
+    pub(super) fn unrepeated(&self, segment: u64) -> Vec<Unrepeated> {
+        let held = self.segments.get(&segment);
+        if held.is_none_or(|held| held.written_on) {
+            return Vec::new();
+        }
+        let repeated = |stream: &Stream| stream.opened_in == segment;
+        let last = self.streams.iter().rfind(|(_, stream)| repeated(stream));
+        let first = last.map_or(StreamNumber::default(), |(number, _)| *number);
+        let rest = self.streams.range(first..);
+        let rest = rest.map(|(number, stream)| Unrepeated {
+            stream: *number,
+            open: (!repeated(stream)).then(|| stream.open.clone()),
+            close: stream.close.filter(|_| stream.closed_in != segment),
+        });
+        rest.filter(|rest| rest.open.is_some() || rest.close.is_some())
+            .collect()
     }
 
     /// How many segments are in use.

@@ -110,6 +110,8 @@ impl<S: Store> Writer<S> {
             // Begun, but cut before its first group was durable: it is begun again.
             writer.ledger.freed(&[writer.current.segment]);
             writer.checkpoint()?;
+        } else {
+            writer.complete_checkpoint()?;
         }
         writer.maintain()?;
         Ok(writer)
@@ -284,6 +286,27 @@ impl<S: Store> Writer<S> {
             bodies.push_back((stream, Entry::Open(stream, open.clone()).body()));
             bodies.extend(close.map(|close| (stream, Entry::Close(stream, close).body())));
         }
+        self.write_checkpoint(bodies)
+    }
+
+    /// Says what a checkpoint of several groups could not say before it was cut: until it is whole,
+    /// the segments before it hold who lives, and nothing may be freed.
+    fn complete_checkpoint(&mut self) -> Result<(), JournalError> {
+        let mut bodies = VecDeque::new();
+        for rest in self.ledger.unrepeated(self.current.segment) {
+            let stream = rest.stream;
+            let open = rest.open.map(|open| Entry::Open(stream, open));
+            let close = rest.close.map(|close| Entry::Close(stream, close));
+            let entries = open.into_iter().chain(close);
+            bodies.extend(entries.map(|entry| (stream, entry.body())));
+        }
+        self.write_checkpoint(bodies)
+    }
+
+    fn write_checkpoint(
+        &mut self,
+        mut bodies: VecDeque<(StreamNumber, Body)>,
+    ) -> Result<(), JournalError> {
         while !bodies.is_empty() {
             self.begin_group();
             while let Some((stream, body)) = bodies.front() {
@@ -382,6 +405,23 @@ fn make_segment<S: Store>(
     bytes: u64,
 ) -> io::Result<S::Segment> {
     let mut file = store.create(segment, bytes)?;
+    let begun = begin_segment(store, &mut file, journal, segment, bytes);
+    if let Err(error) = begun {
+        // The name must not stay: when there is room again the next try makes it anew.
+        let _ = store.remove(segment);
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// Has the file of a segment, and its name, outlive a crash.
+fn begin_segment<S: Store>(
+    store: &mut S,
+    file: &mut S::Segment,
+    journal: JournalId,
+    segment: u64,
+    bytes: u64,
+) -> io::Result<()> {
     let mut page = AlignedBuffer::new(SEGMENT_HEADER_BYTES as usize);
     let header = SegmentHeader {
         journal,
@@ -392,8 +432,7 @@ fn make_segment<S: Store>(
     page.as_mut()[..header.len()].copy_from_slice(&header);
     file.write_at(0, page.as_slice())?;
     file.sync()?;
-    store.sync()?;
-    Ok(file)
+    store.sync()
 }
 
 fn is_no_space(error: &io::Error) -> bool {

@@ -8,7 +8,7 @@ use wire::journal::{
     LiveSegment, Position, Segments, StreamClose, StreamLost, StreamNumber, StreamOpen,
     body_checksum, entry_bytes,
 };
-use wire::{RECORD_HEADER_BYTES, RecordHeader, SettleMark};
+use wire::{RECORD_HEADER_BYTES, RecordError, RecordHeader, SettleMark};
 
 /// What was found in a group.
 pub(super) struct GroupContent {
@@ -28,6 +28,8 @@ pub(super) enum Content {
     Live(Vec<LiveSegment>),
     /// Segments no longer in use.
     Freed(Segments),
+    /// A record as it was written, by a version this build does not understand.
+    Newer(RecordError),
 }
 
 /// Reads the entries of the group whose bytes, header included, are `bytes`.
@@ -108,8 +110,14 @@ fn body(entry: &EntryHeader, at: RecordAt, rest: &[u8]) -> Option<Content> {
 }
 
 fn record(entry: &EntryHeader, at: RecordAt, body: &[u8]) -> Option<Content> {
-    let header = RecordHeader::parse(body).ok()?;
     let payload = body.get(RECORD_HEADER_BYTES..)?;
+    let header = match RecordHeader::parse(body) {
+        Ok(header) => header,
+        Err(error @ RecordError::UnknownVersion(_)) if is_as_written(entry, body) => {
+            return Some(Content::Newer(error));
+        }
+        Err(_) => return None,
+    };
     if header.checksum != entry.body_checksum || header.verify(payload).is_err() {
         return None;
     }
@@ -117,4 +125,14 @@ fn record(entry: &EntryHeader, at: RecordAt, body: &[u8]) -> Option<Content> {
     let note = Bytes::copy_from_slice(note);
     let (stream, durable) = Entry::Record(entry.stream, header, note).durable(at);
     Some(Content::Stream(stream, durable))
+}
+
+/// Whether the record's checksum, which covers all of it but itself, is what its entry says: then
+/// a version that is not understood here is no flipped bit.
+fn is_as_written(entry: &EntryHeader, body: &[u8]) -> bool {
+    let covered = RECORD_HEADER_BYTES - size_of::<u64>();
+    let parts = body.get(..covered).zip(body.get(RECORD_HEADER_BYTES..));
+    parts.is_some_and(|(header, payload)| {
+        body_checksum(&[header, payload].concat()) == entry.body_checksum
+    })
 }

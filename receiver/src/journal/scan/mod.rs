@@ -5,12 +5,15 @@
 //! again; what is broken before it is damage. A group that is not whole is told apart so:
 //!
 //! ```text
-//! a whole group with a higher number follows | outcome
+//! what follows next                          | outcome
 //! -------------------------------------------+------------------------------------------------
-//! yes                                        | damage: reported, its sound entries are used
-//! no, but one with the same number           | torn at an earlier crash, then written anew: ignored
-//! no                                         | torn at the last crash: the tail is before it
+//! a group header with a higher number, or a  | damage: its bad entries are reported (none is: the
+//! live list that puts the end above it       | group), its sound ones are used
+//! one with the same number or a lower one    | torn at an earlier crash, then written anew: ignored
+//! nothing                                    | torn at the last crash: the tail is before it
 //! ```
+//!
+//! A sound record of a version that is not understood here is no damage: the start is refused.
 //!
 //! Nothing is written here but removals of files that no longer count, so recovery may itself be
 //! cut anywhere, any number of times.
@@ -28,6 +31,7 @@ use std::io;
 use std::path::Path;
 use survey::{Listed, Survey, SurveyError};
 use walk::{Place, Step, Walk};
+use wire::RecordError;
 use wire::journal::{JournalId, SEGMENT_HEADER_BYTES, StreamNumber};
 
 /// Most damages told one by one; the rest is only counted.
@@ -119,10 +123,14 @@ pub fn recover<S: Store>(
         recovered,
         next_group: 0,
         torn: None,
+        newer: None,
         replay,
     };
     for listed in &survey.read {
         scan.segment(store, listed).map_err(io("read"))?;
+        if let Some((segment, source)) = scan.newer {
+            return Err(JournalError::Record { segment, source });
+        }
     }
     let group = scan.next_group;
     scan.recovered.tail = scan.recovered.tail.map(|tail| Tail { group, ..tail });
@@ -166,6 +174,8 @@ struct Scan<'a> {
     next_group: u64,
     /// A group that is not whole, until it is known what that means.
     torn: Option<Torn>,
+    /// A record written by a newer version, and its segment.
+    newer: Option<(u64, RecordError)>,
     replay: &'a mut dyn Replay,
 }
 
@@ -300,8 +310,12 @@ impl Scan<'_> {
                     self.recovered.ledger.note(segment, stream, &durable);
                     self.replay.found(Found { stream, durable });
                 }
-                Content::Freed(freed) => self.recovered.ledger.freed(&freed.0),
+                Content::Freed(freed) => {
+                    self.recovered.ledger.freed(&freed.0);
+                    self.recovered.ledger.note_written_on(segment);
+                }
                 Content::Live(_) => {}
+                Content::Newer(version) => self.newer = Some((segment, version)),
             }
         }
     }

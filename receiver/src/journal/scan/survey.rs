@@ -1,17 +1,19 @@
 //! Survey: before anything is read in order, which segments there are and which of them count.
 //!
 //! ```text
-//! header | a group in it | newest | in the live list | outcome
-//! -------+---------------+--------+------------------+----------------------------------------
-//! any    | no            | yes    | -                | made ready and never used: removed
-//! sound  | yes or no     | no     | yes              | read
-//! broken | yes or no     | no     | yes              | read, reported
-//! any    | any           | no     | no               | freed before the crash: removed
-//! absent | -             | no     | yes              | reported missing
+//! where                                  | in live | outcome
+//! ---------------------------------------+---------+-------------------------------------------
+//! above the newest                       | -       | made ready and never used: removed
+//! from the head, if any, to the newest   | -       | read; a broken header is reported
+//! below the head                         | yes     | read; a broken header is reported
+//! below the head                         | no      | freed before the crash: removed
+//! no file                                | yes     | reported missing
 //! ```
 //!
-//! The live list is the first entry of the newest segment whose first group is whole, less what
-//! later entries of it free. Segments newer than that one hold groups and are read too.
+//! The newest is the highest segment with a group header in it; without one there is no journal,
+//! and all is removed. The head is the highest segment that begins with a whole group that begins
+//! with a live list; live is that list, less what the head and all newer segments free. A header of
+//! another version, or of another journal, is refused before any of this.
 
 use super::group::Content;
 use super::walk::{Place, Step, Walk};
@@ -209,37 +211,38 @@ fn find_head<S: Store>(
     glances: &BTreeMap<u64, Glance>,
     place: impl Fn(u64) -> Place,
 ) -> Result<Head, SurveyError> {
-    for (&segment, _) in glances
-        .iter()
-        .rev()
-        .filter(|(_, glance)| glance.group.is_some())
-    {
+    let mut newer = Vec::new();
+    let used = glances.iter().rev();
+    for (&segment, _) in used.filter(|(_, glance)| glance.group.is_some()) {
         let file = store.open(segment)?;
         let mut walk = Walk::new(&file, place(segment));
-        let Step::Group { content, .. } = walk.next()? else {
+        let Some(mut head) = head_of(segment, &mut walk)? else {
+            newer.push(segment);
             continue;
         };
-        let Some(Content::Live(live)) = content.entries.first() else {
-            continue;
-        };
-        if !content.whole {
-            continue;
-        }
-        let live = live
-            .iter()
-            .map(|live| (live.segment, live.groups_end))
-            .collect();
-        let mut head = Head {
-            segment: Some(segment),
-            live,
-        };
-        head.forget(content.entries);
-        while let Some(content) = next_group(&mut walk)? {
-            head.forget(content);
+        head.forget_what_is_freed(&mut walk)?;
+        for segment in newer {
+            let file = store.open(segment)?;
+            head.forget_what_is_freed(&mut Walk::new(&file, place(segment)))?;
         }
         return Ok(head);
     }
     Ok(Head::default())
+}
+
+/// The head, if the segment tells which others are in use.
+fn head_of<F: SegmentFile>(segment: u64, walk: &mut Walk<'_, F>) -> io::Result<Option<Head>> {
+    let Step::Group { content, .. } = walk.next()? else {
+        return Ok(None);
+    };
+    let Some(Content::Live(live)) = content.entries.first().filter(|_| content.whole) else {
+        return Ok(None);
+    };
+    let live = live.iter().map(|live| (live.segment, live.groups_end));
+    Ok(Some(Head {
+        segment: Some(segment),
+        live: live.collect(),
+    }))
 }
 
 fn next_group<F: SegmentFile>(walk: &mut Walk<'_, F>) -> io::Result<Option<Vec<Content>>> {
@@ -253,13 +256,16 @@ fn next_group<F: SegmentFile>(walk: &mut Walk<'_, F>) -> io::Result<Option<Vec<C
 }
 
 impl Head {
-    fn forget(&mut self, entries: Vec<Content>) {
-        for entry in entries {
-            if let Content::Freed(freed) = entry {
-                for segment in freed.0 {
-                    self.live.remove(&segment);
+    fn forget_what_is_freed<F: SegmentFile>(&mut self, walk: &mut Walk<'_, F>) -> io::Result<()> {
+        while let Some(entries) = next_group(walk)? {
+            for entry in entries {
+                if let Content::Freed(freed) = entry {
+                    for segment in freed.0 {
+                        self.live.remove(&segment);
+                    }
                 }
             }
         }
+        Ok(())
     }
 }

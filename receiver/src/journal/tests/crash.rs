@@ -2,9 +2,10 @@
 
 use super::store::{Dice, Fault, MemoryStore};
 use super::{Bench, STREAM, limits, open, record, scan, settle, told};
-use crate::journal::{Durable, Entry, JournalError};
-use wire::Stamp;
-use wire::journal::{StreamClose, StreamNumber};
+use crate::fold::RecordAt;
+use crate::journal::{Durable, Entry, JournalError, Limits, Store};
+use wire::journal::{GROUP_BYTES_MAX, StreamClose, StreamNumber};
+use wire::{Name, Stamp, VolumeIndex, VolumeSpec};
 
 /// A small life of a journal: several segments, freeing, a second stream.
 fn life(bench: &mut Bench) -> Result<(), JournalError> {
@@ -81,6 +82,76 @@ fn check_remainder(left: &MemoryStore, durable: &[(StreamNumber, Durable)], at: 
     assert_eq!(kept(&again), is, "{at}, after going on");
     let last = again.last().map(|(stream, _)| *stream);
     assert_eq!(last, Some(StreamNumber(3)), "{at}");
+}
+
+/// So many streams with so long tables that a checkpoint takes two groups.
+fn wide_streams() -> Vec<Entry> {
+    let spec = |index: u16| VolumeSpec {
+        index: VolumeIndex(index),
+        name: Name::new(&format!("v{index}")).unwrap(),
+        size_bytes: 1 << 30,
+        sector_bytes: 512,
+        identity: "i".repeat(256),
+    };
+    let table: Vec<_> = (0..256).map(spec).collect();
+    let mut entries = Vec::new();
+    for number in 1..=125 {
+        let Entry::Open(stream, mut stream_open) = open(StreamNumber(number)) else {
+            unreachable!("open gives an open entry")
+        };
+        stream_open.volumes = table.clone();
+        entries.push(Entry::Open(stream, stream_open));
+        let upto = Stamp(number);
+        entries.extend((number > 1).then(|| Entry::Close(stream, StreamClose { upto })));
+    }
+    entries
+}
+
+#[test]
+fn a_checkpoint_cut_between_its_groups_is_completed_before_anything_is_freed() {
+    let limits = Limits {
+        segment_bytes: 16 << 20,
+        bytes_max: 64 << 20,
+    };
+    let wide = wide_streams();
+    let bytes: usize = wide.iter().map(Entry::bytes).sum();
+    assert!(bytes > GROUP_BYTES_MAX as usize, "{bytes}");
+    let (mut cuts, mut completed) = (0, 0);
+    loop {
+        let store = MemoryStore::default();
+        let mut bench = Bench::begin(&store, limits);
+        bench.append(wide.clone()).unwrap();
+        let mut stamp = 1;
+        while store.list().unwrap() == [1, 2] && stamp < 20 {
+            if stamp == 6 {
+                store.fault_at(store.calls() + cuts, Fault::PowerCut);
+            }
+            if bench.append(vec![record(STREAM, stamp, 1 << 20)]).is_err() {
+                break;
+            }
+            stamp += 1;
+        }
+        if bench.writer.maintain().is_ok() {
+            break;
+        }
+        let left = store.after_power_cut(&mut Dice(cuts + 5));
+        let (mut bench, _, damage) = Bench::try_begin(&left, limits).unwrap();
+        bench.writer.applied(STREAM, Stamp(100));
+        bench.writer.maintain().unwrap();
+        completed += u64::from(left.list().unwrap()[0] > 1);
+        let (_, found) = scan(&left).unwrap();
+        let told = told(&found);
+        for entry in &wide {
+            let (stream, durable) = entry.clone().durable(RecordAt {
+                segment: 0,
+                offset_bytes: 0,
+            });
+            assert!(told.contains(&(stream, durable)), "{stream:?} cut {cuts}");
+        }
+        assert_eq!(damage, [], "cut {cuts}");
+        cuts += 1;
+    }
+    assert!(cuts > 6 && completed > 3, "{completed} of {cuts}");
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use super::store::MemoryStore;
 use super::{Bench, ID, SEGMENT_BYTES, STREAM, limits, open, record, scan, settle, told};
 use crate::journal::{DamageKind, Durable, Found, JournalError, Store, is_there};
-use wire::journal::{JournalId, StreamNumber};
+use wire::Stamp;
+use wire::journal::{
+    EntryHeader, GroupChecksum, JournalId, StreamNumber, body_checksum, entry_bytes,
+};
 
 fn stamps(found: &[Found]) -> Vec<u64> {
     let stamps = found.iter().filter_map(|found| match &found.durable {
@@ -182,6 +185,29 @@ fn a_lost_file_is_named_and_the_rest_is_read() {
 }
 
 #[test]
+fn what_was_freed_is_not_missed_when_the_newest_segment_begins_damaged() {
+    let (store, _) = several();
+    let (mut bench, ..) = Bench::try_begin(&store, limits(16)).unwrap();
+    bench.writer.applied(STREAM, Stamp(27));
+    bench.writer.maintain().unwrap();
+    drop(bench);
+    let newest = *store.list().unwrap().iter().rev().nth(1).unwrap();
+    assert!(
+        !store.list().unwrap().contains(&1),
+        "the first one is freed"
+    );
+    // The header of its first group, and the body of the live list in it.
+    for (at, kind) in [(8, DamageKind::Group), (64 + 64, DamageKind::Entry)] {
+        let left = store.copy();
+        left.damage(newest, |bytes| bytes[4096 + at] ^= 1);
+        let (recovered, found) = scan(&left).unwrap();
+        let named = recovered.damage.iter().map(|d| (d.segment, d.kind));
+        assert_eq!(named.collect::<Vec<_>>(), [(newest, kind)]);
+        assert_eq!(stamps(&found).last(), Some(&30));
+    }
+}
+
+#[test]
 fn a_damaged_segment_header_is_named_and_its_groups_prove_themselves() {
     let (store, count) = several();
     for segment in 1..=3 {
@@ -227,6 +253,59 @@ fn a_journal_that_is_expected_and_not_there_is_refused_and_nothing_is_touched() 
     assert!(is_there(&store, path).unwrap());
 }
 
+/// Gives the first record of [`small`] another version, as whoever wrote it would have.
+fn of_version_two(bytes: &mut [u8], sealed: bool) {
+    let group = 2 * 4096;
+    let entry = group + 64 + entry_length(bytes, group + 64);
+    let record = entry + 64;
+    let seal = |bytes: &mut [u8], at: usize| {
+        let sum = body_checksum(&bytes[at..at + 56]).to_le_bytes();
+        bytes[at + 56..at + 64].copy_from_slice(&sum);
+    };
+    bytes[record] = 2;
+    if !sealed {
+        return;
+    }
+    let covered = [&bytes[record..record + 56], &bytes[record + 64..][..512]].concat();
+    let sum = body_checksum(&covered).to_le_bytes();
+    bytes[record + 56..record + 64].copy_from_slice(&sum);
+    bytes[entry + 48..entry + 56].copy_from_slice(&sum);
+    seal(bytes, entry);
+    let mut sum = GroupChecksum::new();
+    let mut at = group + 64;
+    for _ in 0..4 {
+        sum.add(bytes[at..].first_chunk().unwrap());
+        at += entry_length(bytes, at);
+    }
+    bytes[group + 48..group + 56].copy_from_slice(&sum.finish().to_le_bytes());
+    seal(bytes, group);
+}
+
+fn entry_length(bytes: &[u8], at: usize) -> usize {
+    let header = EntryHeader::parse(bytes[at..].first_chunk().unwrap()).unwrap();
+    entry_bytes(header.body_bytes as usize)
+}
+
+#[test]
+fn a_sound_record_of_a_later_version_is_refused_and_a_flipped_version_is_damage() {
+    let (store, durable) = small();
+    let flipped = store.copy();
+    flipped.damage(1, |bytes| of_version_two(bytes, false));
+    let (recovered, found) = scan(&flipped).unwrap();
+    assert_eq!(recovered.damage.len(), 1);
+    assert_eq!(found.len(), durable.len() - 1);
+
+    store.damage(1, |bytes| of_version_two(bytes, true));
+    let before = store.bytes(1);
+    let text = scan(&store).map(drop).unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "segment 1: record version 2 is not understood by this build (it speaks 1); use the \
+         version that wrote it"
+    );
+    assert_eq!(store.bytes(1), before);
+}
+
 #[test]
 fn segments_of_another_journal_or_a_later_version_are_refused_and_left_alone() {
     let (store, _) = several();
@@ -238,7 +317,7 @@ fn segments_of_another_journal_or_a_later_version_are_refused_and_left_alone() {
     assert!(matches!(refused, Err(JournalError::Foreign { .. })));
     store.damage(2, |bytes| {
         bytes[8] = 9;
-        let sum = wire::journal::body_checksum(&bytes[..56]).to_le_bytes();
+        let sum = body_checksum(&bytes[..56]).to_le_bytes();
         bytes[56..64].copy_from_slice(&sum);
     });
     let error = scan(&store).map(drop).unwrap_err();

@@ -169,6 +169,31 @@ fn a_filesystem_without_room_makes_the_journal_full_and_not_failed() {
 }
 
 #[test]
+fn a_segment_that_finds_no_room_half_way_is_made_again_when_there_is_some() {
+    // The calls of making a segment: create and preallocate, header, sync, sync of the directory.
+    for call in 0..4 {
+        let store = MemoryStore::default();
+        let mut bench = Bench::begin(&store, limits(20));
+        bench.append(vec![open(STREAM)]).unwrap();
+        store.room_for(2);
+        let next = fill(&mut bench, 1);
+        store.room_for(20);
+        let before = store.list().unwrap();
+        store.fault_at(store.calls() + call, Fault::Once(ErrorKind::StorageFull));
+        bench.writer.maintain().unwrap();
+        assert!(bench.writer.is_full(), "call {call}");
+        assert_eq!(store.list().unwrap(), before, "call {call}");
+        bench.writer.maintain().unwrap();
+        assert!(!bench.writer.is_full(), "call {call}");
+        assert!(bench.append(vec![record(STREAM, next, 4096)]).unwrap());
+        drop(bench);
+        let (recovered, found) = scan(&store).unwrap();
+        assert_eq!(recovered.damage, [], "call {call}");
+        assert_eq!(told(&found).len() as u64, 1 + next, "call {call}");
+    }
+}
+
+#[test]
 fn an_error_while_a_segment_is_made_that_is_not_lack_of_room_is_final() {
     let store = MemoryStore::default();
     let mut bench = Bench::begin(&store, limits(20));
