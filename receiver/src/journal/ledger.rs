@@ -188,7 +188,7 @@ impl Ledger {
         }
         let repeated = |stream: &Stream| stream.opened_in == segment;
         let last = self.streams.iter().rfind(|(_, stream)| repeated(stream));
-        let first = last.map_or(StreamNumber::default(), |(number, _)| *number);
+        let first = last.map_or(StreamNumber(0), |(number, _)| *number);
         let rest = self.streams.range(first..);
         let rest = rest.map(|(number, stream)| Unrepeated {
             stream: *number,
