@@ -27,6 +27,7 @@ mod group;
 mod ledger;
 mod reader;
 mod scan;
+mod segment;
 mod store;
 mod thread;
 mod writer;

@@ -17,9 +17,9 @@ use super::entry::{Body, Durable, Entry};
 use super::error::JournalError;
 use super::group::{GroupBuffer, GroupPlace};
 use super::ledger::Ledger;
-use super::scan::{Recovered, Tail};
+use super::scan::Recovered;
+use super::segment::{Begun, Current, is_no_space, make_segment};
 use super::store::{SegmentFile, Store};
-use crate::aligned::AlignedBuffer;
 use crate::fold::RecordAt;
 use std::collections::VecDeque;
 use std::io;
@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use wire::Stamp;
 use wire::journal::{
     GROUP_ALIGN_BYTES, GROUP_BYTES_MAX, JOURNAL_HEADER_BYTES, JournalId, LiveSegment, Position,
-    SEGMENT_HEADER_BYTES, SegmentHeader, Segments, StreamNumber,
+    SEGMENT_HEADER_BYTES, Segments, StreamNumber,
 };
 
 /// End of every segment that only `freed` entries may use, in bytes.
@@ -36,8 +36,6 @@ const FREED_RESERVE_BYTES: u64 = GROUP_ALIGN_BYTES as u64;
 const FREED_MAX: usize = 400;
 // Group header, entry header, a count, the numbers.
 const _: () = assert!(2 * JOURNAL_HEADER_BYTES + 2 + FREED_MAX * 8 <= GROUP_ALIGN_BYTES);
-/// Number of the first segment and of the first group.
-const FIRST: u64 = 1;
 
 /// What one commit made durable, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,12 +59,6 @@ pub struct Writer<S: Store> {
     ledger: Ledger,
     buffer: GroupBuffer,
     failed: Option<String>,
-}
-
-struct Current<F> {
-    segment: u64,
-    file: F,
-    offset: u64,
 }
 
 impl<S: Store> Writer<S> {
@@ -361,83 +353,4 @@ impl<S: Store> Writer<S> {
         }
         Ok(())
     }
-}
-
-/// A journal being opened.
-struct Begun<S> {
-    store: S,
-    id: JournalId,
-    segment_bytes: u64,
-}
-
-impl<S: Store> Begun<S> {
-    fn begin(&mut self) -> io::Result<(Current<S::Segment>, u64)> {
-        let file = make_segment(&mut self.store, self.id, FIRST, self.segment_bytes)?;
-        let current = Current {
-            segment: FIRST,
-            file,
-            offset: SEGMENT_HEADER_BYTES,
-        };
-        Ok((current, FIRST))
-    }
-
-    fn reopen(&mut self, tail: Tail) -> io::Result<(Current<S::Segment>, u64)> {
-        let mut file = self.store.open(tail.segment)?;
-        if file.bytes()? != self.segment_bytes {
-            file.allocate(self.segment_bytes)?;
-        }
-        // What was read is only durable for certain after a sync that did not fail.
-        file.sync()?;
-        self.store.sync()?;
-        let current = Current {
-            segment: tail.segment,
-            file,
-            offset: tail.offset,
-        };
-        Ok((current, tail.group.max(FIRST)))
-    }
-}
-
-fn make_segment<S: Store>(
-    store: &mut S,
-    journal: JournalId,
-    segment: u64,
-    bytes: u64,
-) -> io::Result<S::Segment> {
-    let mut file = store.create(segment, bytes)?;
-    let begun = begin_segment(store, &mut file, journal, segment, bytes);
-    if let Err(error) = begun {
-        // The name must not stay: when there is room again the next try makes it anew.
-        let _ = store.remove(segment);
-        return Err(error);
-    }
-    Ok(file)
-}
-
-/// Has the file of a segment, and its name, outlive a crash.
-fn begin_segment<S: Store>(
-    store: &mut S,
-    file: &mut S::Segment,
-    journal: JournalId,
-    segment: u64,
-    bytes: u64,
-) -> io::Result<()> {
-    let mut page = AlignedBuffer::new(SEGMENT_HEADER_BYTES as usize);
-    let header = SegmentHeader {
-        journal,
-        segment,
-        bytes,
-    }
-    .to_bytes();
-    page.as_mut()[..header.len()].copy_from_slice(&header);
-    file.write_at(0, page.as_slice())?;
-    file.sync()?;
-    store.sync()
-}
-
-fn is_no_space(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }

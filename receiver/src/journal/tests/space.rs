@@ -84,6 +84,24 @@ fn a_journal_full_to_the_last_page_is_still_freed() {
 }
 
 #[test]
+fn a_journal_full_at_its_start_is_freed_by_being_told_what_is_applied() {
+    let store = MemoryStore::default();
+    let mut bench = Bench::begin(&store, limits(4));
+    bench.append(vec![open(STREAM)]).unwrap();
+    let mut stamp = 1;
+    while bench.append(vec![record(STREAM, stamp, 512)]).unwrap() {
+        stamp += 1;
+    }
+    drop(bench);
+    let mut bench = Bench::begin(&store, limits(4));
+    assert!(bench.writer.is_full());
+    bench.writer.applied(STREAM, Stamp(stamp - 1));
+    bench.writer.maintain().unwrap();
+    assert!(!bench.writer.is_full());
+    assert!(bench.append(vec![record(STREAM, stamp, 512)]).unwrap());
+}
+
+#[test]
 fn segments_between_needed_ones_are_freed_and_that_is_known_after_a_restart() {
     let store = MemoryStore::default();
     let mut bench = Bench::begin(&store, limits(20));
