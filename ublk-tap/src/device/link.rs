@@ -20,7 +20,7 @@ pub fn publish(dev_dir: &Path, group: &Name, volume: &Name, device: &Path) -> io
     let fresh = dir.join(format!(".{volume}.new"));
     remove(&fresh)?;
     symlink(device, &fresh)?;
-    fs::rename(&fresh, &link)?;
+    fs::rename(&fresh, &link).inspect_err(|_| drop(remove(&fresh)))?;
     Ok(link)
 }
 

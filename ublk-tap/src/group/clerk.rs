@@ -14,6 +14,7 @@ use crate::device::{self, DeviceConfig, DeviceError};
 use crate::disk::{Disk, DiskError, stack};
 use crate::settings::Dirs;
 use crate::state::{CleanMark, Registered, Rest, State, StateError, StateFile, Unclean};
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,6 +127,8 @@ pub struct Clerk {
     dirs: Dirs,
     fronts: Arc<dyn Fronts>,
     state: StateFile,
+    /// Volumes whose device served for a moment though their add failed: written, for all we know.
+    served: BTreeSet<Name>,
 }
 
 /// How long a disk may still be held by a tap that is just ending.
@@ -141,6 +144,7 @@ impl Clerk {
             dirs,
             fronts,
             state,
+            served: BTreeSet::new(),
         }
     }
 
@@ -215,7 +219,7 @@ impl Clerk {
         })
     }
 
-    fn start(&self, config: DeviceConfig) -> Result<Started, Failure> {
+    fn start(&mut self, config: DeviceConfig) -> Result<Started, Failure> {
         let (group, volume) = (config.group.clone(), config.volume.clone());
         let mut front = self
             .fronts
@@ -223,6 +227,7 @@ impl Clerk {
             .map_err(|error| of_device(&error))?;
         let published = device::link::publish(&self.dirs.dev, &group, &volume, &front.path());
         let link = published.map_err(|error| {
+            self.served.insert(volume.clone());
             // Before the failure is told: the process may end with it.
             if let Err(error) = front.stop(STOP_PATIENCE) {
                 tracing::warn!(%error, "a device without a name goes later");
@@ -233,7 +238,12 @@ impl Clerk {
         Ok(Started { front, link })
     }
 
-    fn undo(&mut self, volume: &Name, before: Option<Registered>) {
+    fn undo(&mut self, volume: &Name, mut before: Option<Registered>) {
+        if self.served.remove(volume)
+            && let Some(before) = &mut before
+        {
+            before.rest = Rest::Unclean(Unclean::Live);
+        }
         let undone = self.state.update(|state| {
             state.forget(volume);
             if let Some(before) = before {

@@ -112,6 +112,26 @@ fn a_disk_changed_behind_our_back_is_copied_again_and_the_reason_is_told() {
 }
 
 #[test]
+fn a_device_that_served_before_its_add_failed_is_not_clean_any_more() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    tap.remove(None, false).unwrap();
+    tap.end();
+    let tap = host.tap();
+    // Its stable name cannot be made: a directory stands there.
+    std::fs::create_dir_all(host.link("data").join("in the way")).unwrap();
+    tap.add(&disk, "data").unwrap_err();
+    eventually("the add is undone", || {
+        host.state().volumes[0].rest == Rest::Unclean(Unclean::Live)
+    });
+    tap.stop();
+    tap.end();
+    let left = std::fs::read_dir(host.link("data").parent().unwrap()).unwrap();
+    assert_eq!(left.count(), 1, "only what stood in the way");
+}
+
+#[test]
 fn after_a_crash_the_volume_is_not_clean_and_is_copied_again() {
     let host = Host::new();
     let tap = host.tap();
