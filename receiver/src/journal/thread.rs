@@ -182,13 +182,14 @@ impl<S: Store> Driver<S> {
         loop {
             let stop = self.collect(stuck);
             let committed = self.writer.commit(&mut self.queue)?;
-            stuck = committed.no_room;
             if !committed.entries.is_empty() {
                 let count = committed.entries.len();
                 self.sink.durable(committed.entries);
                 self.release(count);
             }
             self.writer.maintain()?;
+            // With room made just now nobody else would wake it for what found none.
+            stuck = committed.no_room && self.writer.is_full();
             self.publish(None);
             if stop && (self.queue.is_empty() || stuck) {
                 return Ok(());

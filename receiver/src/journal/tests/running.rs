@@ -160,6 +160,26 @@ fn a_full_journal_tells_and_goes_on_by_itself_when_space_is_freed() {
 }
 
 #[test]
+fn entries_that_found_no_room_become_durable_when_there_is_some_with_nothing_else_said() {
+    let (journal, told) = start(MemoryStore::default(), limits(4));
+    journal.append(batch(vec![open(STREAM)]));
+    durable(&told, 1);
+    let count: u64 = 80;
+    let records = (1..=count).map(|stamp| record(STREAM, stamp, 4096));
+    journal.append(batch(records.collect()));
+    let mut found = 0;
+    while let Ok(said) = told.recv_timeout(Duration::from_millis(300)) {
+        if let Told::Durable(entries) = said {
+            found += entries.len() as u64;
+        }
+    }
+    assert!(found < count && journal.facts().full, "{found} found room");
+    journal.applied(STREAM, Stamp(found));
+    durable(&told, usize::try_from(count - found).unwrap());
+    journal.stop();
+}
+
+#[test]
 fn after_a_failed_sync_nothing_is_durable_and_what_comes_in_is_let_go() {
     let store = MemoryStore::default();
     let (journal, told) = start(store.clone(), limits(8));

@@ -242,13 +242,24 @@ impl Group {
     /// Asks the source for what the points want copied and nobody copies yet.
     pub(super) fn ask_for_copies(&mut self) {
         while let Some(wanted) = self.points.poll_wanted() {
-            self.wanted.push_back(wanted);
+            self.want(wanted);
         }
         if self.session.is_none() {
             return;
         }
         for wanted in std::mem::take(&mut self.wanted) {
             self.ask_for(wanted);
+        }
+    }
+
+    /// A volume is asked for once, however often it is wanted while no source is there (P11).
+    fn want(&mut self, wanted: Wanted) {
+        if self
+            .wanted
+            .iter()
+            .all(|known| known.volume != wanted.volume)
+        {
+            self.wanted.push_back(wanted);
         }
     }
 
@@ -293,7 +304,7 @@ impl Group {
         session.ask_at = Some(now.up + STRAY_WAIT_AGAIN);
         for name in strays {
             let reason = format!("volume {name} has not been copied to the receiver");
-            self.wanted.push_back(Wanted {
+            self.want(Wanted {
                 volume: Some(name),
                 reason,
             });

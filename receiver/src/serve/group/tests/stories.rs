@@ -4,6 +4,7 @@ use super::site::{BLOCKS, Site, VOLUMES, hello_of, name, spec};
 use super::source::Side;
 use super::{Faults, World};
 use crate::catalog::VolumeState;
+use crate::intake::Progress;
 use crate::serve::group::{Event, Job, Output, Registered};
 use wire::control::{Ack, Control, Heartbeat, RefusalCode};
 use wire::{Stamp, TimeMark};
@@ -483,4 +484,23 @@ fn a_group_with_too_many_records_to_apply_takes_no_more_and_says_so() {
         told.iter().any(|text| text.contains("at its bound")),
         "{told:?}"
     );
+}
+
+#[test]
+fn what_is_wanted_while_no_source_is_there_is_wanted_once() {
+    let mut world = begun();
+    let session = world.source.session().unwrap();
+    world.site.tell(Event::Ended(session));
+    for round in 0..50 {
+        let after = world.source.captured();
+        let lost = Progress::Lost {
+            after,
+            mark: TimeMark(1),
+            upto: Stamp(after.0 + round + 1),
+            reason: "the journal is damaged".into(),
+        };
+        world.site.group.points.handle(lost);
+        world.site.tell(Event::Tick);
+    }
+    assert_eq!(world.site.group.wanted.len(), 1);
 }
