@@ -5,7 +5,7 @@ use crate::site::Site;
 use crate::source::{Record, Source, name};
 use crate::talk::{Talk, assert_image, batch_bytes, open, reach};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use wire::BatchHeader;
 use wire::control::{Control, Heartbeat};
@@ -93,30 +93,84 @@ fn a_journal_filled_by_what_is_not_settled_says_so_and_goes_on_with_the_settle_m
         }
         let last = source.last();
         let sending = send_all(&talk, source.records(before, last));
-        let full = |heard: &Control| matches!(heard, Control::Notice(text) if text.contains("receiver full"));
-        talk.until_heard(full).await;
+        talk.until_heard(says_full).await;
         assert!(talk.acked.durable < last);
         assert_image(&site, &source, before, "nothing of it is settled");
-        assert_eq!(
-            site.group()["reason"]
-                .as_str()
-                .map(|text| text.contains("full")),
-            Some(true)
-        );
-        let mut settled = before;
-        while settled < last {
-            let upto = talk.acked.durable;
-            if upto > settled {
-                talk.settle(source.mark(settled, upto)).await;
-                settled = upto;
-            }
-            talk.until(|ack| ack.durable > upto || ack.applied == last)
-                .await;
-        }
+        let reason = site.group()["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(reason.contains("receiver full"), "{reason}");
+        settle_all(&mut talk, &source).await;
         sending.await.unwrap();
-        talk.until(|ack| ack.applied == last).await;
         assert_image(&site, &source, last, "when it had room again");
     });
+}
+
+#[test]
+fn a_receiver_that_ends_with_a_full_journal_comes_back_and_goes_on() {
+    run(async {
+        let mut site = Site::serving();
+        let identity = site.enrol("db1").await;
+        let mut source = Source::new(1);
+        source.copy();
+        open(&site, &identity, &source)
+            .await
+            .catch_up(&source)
+            .await;
+        let before = source.last();
+        for _ in 0..300 {
+            source.overwrite();
+        }
+        for how in ["killed", "stopped"] {
+            let mut talk = open(&site, &identity, &source).await;
+            let resume = talk.greeted.resume;
+            let sending = send_all(&talk, source.records(resume, source.last()));
+            talk.until_heard(says_full).await;
+            let durable = talk.acked.durable;
+            let start = Instant::now();
+            match how {
+                "killed" => site.kill(),
+                _ => site.stop(),
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "{how}");
+            sending.abort();
+            site.start();
+            let group = site.group();
+            assert!(
+                group["durable"].as_u64() >= Some(durable.0),
+                "{how}: {group}"
+            );
+            assert_eq!(group["applied"], before.0, "{how}: {group}");
+        }
+        let mut talk = open(&site, &identity, &source).await;
+        let rest = source.records(talk.greeted.resume, source.last());
+        let sending = send_all(&talk, rest);
+        settle_all(&mut talk, &source).await;
+        sending.await.unwrap();
+        assert_image(&site, &source, source.last(), "after both");
+    });
+}
+
+fn says_full(heard: &Control) -> bool {
+    matches!(heard, Control::Notice(text) if text.contains("receiver full"))
+}
+
+/// Settles what is durable, again and again, until everything is applied.
+async fn settle_all(talk: &mut Talk, source: &Source) {
+    let last = source.last();
+    let mut settled = talk.acked.settled;
+    while settled < last {
+        let upto = talk.acked.durable;
+        if upto > settled {
+            talk.settle(source.mark(settled, upto)).await;
+            settled = upto;
+        }
+        if upto < last {
+            talk.until(|ack| ack.durable > upto).await;
+        }
+    }
+    talk.until(|ack| ack.applied == last).await;
 }
 
 /// Sends each record as a batch of its own, so many at a time.
@@ -133,11 +187,14 @@ fn send_all(talk: &Talk, records: &[Record]) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         for batch in batches {
             let place = places.clone().acquire_owned().await.unwrap();
-            let mut stream = connection.open_uni().await.unwrap();
+            // A connection that has ended is noticed by whoever waits for acks.
+            let Ok(mut stream) = connection.open_uni().await else {
+                return;
+            };
             tokio::spawn(async move {
-                stream.write_all(&batch).await.unwrap();
-                stream.finish().unwrap();
-                let _ = stream.stopped().await;
+                if stream.write_all(&batch).await.is_ok() && stream.finish().is_ok() {
+                    let _ = stream.stopped().await;
+                }
                 drop(place);
             });
         }

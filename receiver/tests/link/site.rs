@@ -54,7 +54,7 @@ impl Site {
         let daemon = self
             .command(&["serve"])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(self.log())
             .spawn();
         self.daemon = Some(daemon.unwrap());
         let start = Instant::now();
@@ -62,6 +62,12 @@ impl Site {
             assert!(start.elapsed() < PATIENCE, "the receiver does not start");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    fn log(&self) -> fs::File {
+        let mut options = fs::OpenOptions::new();
+        let options = options.append(true).create(true);
+        options.open(self.path("log")).unwrap()
     }
 
     /// SIGKILL, as a crash of the process would.
@@ -167,6 +173,12 @@ impl Drop for Site {
         if let Some(mut daemon) = self.daemon.take() {
             let _ = daemon.kill();
             let _ = daemon.wait();
+        }
+        // Threads are told apart from the process: it may live on without one of them.
+        let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+        let panicked = log.lines().find(|line| line.contains("panicked"));
+        if !std::thread::panicking() {
+            assert_eq!(panicked, None, "whatever a peer does, no thread panics");
         }
     }
 }
