@@ -20,4 +20,5 @@ pub mod session;
 pub mod target;
 
 mod aligned;
+mod foreign;
 mod secret;

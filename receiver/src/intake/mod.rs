@@ -28,6 +28,7 @@ mod violation;
 pub use index::{INDEX_RECORDS_MAX, Slot};
 pub use violation::Violation;
 
+use crate::foreign::printable;
 use crate::journal::Durable;
 use index::Index;
 use reach::Reach;
@@ -429,7 +430,10 @@ impl Intake {
                 }
                 Err(error) => Note::Gap(format!("member record {}: {error}", header.stamp)),
             },
-            RecordKind::Gap => Note::Gap(wire::member::parse_gap(payload).unwrap_or_default()),
+            RecordKind::Gap => {
+                let reason = wire::member::parse_gap(payload).unwrap_or_default();
+                Note::Gap(printable(&reason))
+            }
             _ => return,
         };
         self.notes.insert(header.stamp, note);

@@ -4,6 +4,7 @@
 //! shows first is bound to it when nobody has anything against a hello that is not a probe.
 
 use crate::catalog::{Catalog, CatalogError, VolumeRecord};
+use crate::foreign::is_printable;
 use std::collections::BTreeSet;
 use wire::control::{Hello, Refusal, RefusalCode};
 use wire::{Generation, Pin, VolumeName, VolumeSpec};
@@ -11,6 +12,7 @@ use wire::{Generation, Pin, VolumeName, VolumeSpec};
 /// The group's generation, if the hello may pass.
 pub(super) fn check(catalog: &Catalog, pin: Pin, hello: &Hello) -> Result<Generation, Refusal> {
     identify(catalog, pin, hello)?;
+    check_words(hello)?;
     let generation = catalog.group(&hello.group).map_err(unable)?;
     for spec in &hello.volumes {
         check_volume(catalog, hello, spec)?;
@@ -111,6 +113,18 @@ fn fence(hello: &Hello, here: Generation) -> Result<(), Refusal> {
         hello.group
     );
     Err(refusal(RefusalCode::Fenced, text))
+}
+
+/// What a disk is called is kept and shown.
+fn check_words(hello: &Hello) -> Result<(), Refusal> {
+    let mut volumes = hello.volumes.iter();
+    match volumes.find(|spec| !is_printable(&spec.identity)) {
+        Some(spec) => Err(refusal(
+            RefusalCode::Malformed,
+            format!("the disk of volume {} has no printable identity", spec.name),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// One number is one volume.

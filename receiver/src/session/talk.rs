@@ -2,6 +2,7 @@
 
 use super::{admission, batch};
 use crate::catalog::Catalog;
+use crate::foreign::printable;
 use crate::serve::group::{Admitted, Event, SessionId};
 use crate::serve::{Hub, Line, Next, Share, Told};
 use link::FrameError;
@@ -310,7 +311,9 @@ async fn listen(
         let event = match link::read_control(&mut hear).await {
             Ok(Control::Settle(mark)) => Event::Settle(session, mark),
             Ok(Control::Heartbeat(beat)) => Event::Heartbeat(session, beat),
-            Ok(Control::Bye(reason)) => break format!("the source said goodbye: {reason}"),
+            Ok(Control::Bye(reason)) => {
+                break format!("the source said goodbye: {}", printable(&reason));
+            }
             Ok(_) => break "a message a source does not send".into(),
             Err(FrameError::Ended) => break "the control stream ended".into(),
             Err(error) => break error.to_string(),

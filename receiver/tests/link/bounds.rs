@@ -75,6 +75,9 @@ fn a_source_whose_batches_stand_still_does_not_hold_up_another() {
             source.last(),
             "beside one that stands still",
         );
+        drop(talk);
+        let words = still.end().await;
+        assert!(words.contains("stands still"), "{words}");
     });
 }
 

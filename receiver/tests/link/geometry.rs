@@ -96,6 +96,7 @@ fn hellos_with_impossible_numbers_are_refused_in_words() {
             |hello| hello.captured.0 = u64::MAX,
             |hello| (hello.oldest.0, hello.captured.0) = (u64::MAX, u64::MAX),
             |hello| hello.oldest.0 = hello.captured.0 + 2,
+            |hello| hello.volumes[0].identity = "wwn:1\nall well\u{1b}[2J".into(),
             |hello| {
                 let mut twin = hello.volumes[0].clone();
                 twin.identity = "wwn:disk2".into();

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use wire::control::{Ack, Control, Heartbeat, Hello, HelloAck, Refusal};
 use wire::{BatchHeader, Pin, SettleMark, Stamp};
 
-const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// An open session.
 pub(crate) struct Talk {
