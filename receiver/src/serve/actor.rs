@@ -1,8 +1,9 @@
 //! Actor: the thread that owns one [`Group`] and carries out what it asks for.
 
 use super::group::{Event, Group, HoldId, JobOutcome, Now, Output, SessionId};
-use super::hub::{Handle, Hub, Room, Told};
+use super::hub::{Handle, Hub, Told};
 use super::line::Line;
+use super::room::Room;
 use super::wall_clock;
 use super::worker::Work;
 use crate::journal::{Batch, Entry};

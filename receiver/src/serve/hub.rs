@@ -5,6 +5,7 @@
 use super::actor;
 use super::group::{Event, Group, Registered, SessionId};
 use super::line::Line;
+use super::room::{Room, Rooms};
 use super::worker::Work;
 use crate::catalog::{Catalog, VolumeRecord};
 use crate::control::GroupStatus;
@@ -16,27 +17,15 @@ use std::sync::mpsc::{self, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use wire::control::{Hello, Refusal};
 use wire::journal::StreamNumber;
-use wire::limits::BATCH_BYTES_MAX;
 use wire::{Name, RecordHeader, Stamp};
 
 /// How long a group may take to come to rest at a clean stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// How long an answer of a group's actor may take.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Room for bytes on their way to the journal; given back when it is dropped.
-#[derive(Debug)]
-pub struct Room {
-    _share: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
-}
-
-/// A session's share of that room: one that stands still leaves the rest to the others.
-#[derive(Debug)]
-pub struct Share(Arc<Semaphore>);
 
 /// What a group's actor is told.
 #[derive(Debug)]
@@ -73,8 +62,7 @@ pub(super) struct Handle {
 pub struct Hub {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) listen: String,
-    room: Arc<Semaphore>,
-    room_bytes: usize,
+    rooms: Rooms,
     journal: OnceLock<JournalHandle>,
     news: Mutex<News>,
     groups: Mutex<BTreeMap<Name, Handle>>,
@@ -100,21 +88,17 @@ impl std::fmt::Debug for JournalHandle {
 }
 
 impl Hub {
-    /// `segment_bytes` are those of the journal: what is on its way to it fits one segment, so that
-    /// a journal that has just become full takes that and the settle marks behind it.
+    /// `segment_bytes` are those of the journal.
     pub(super) fn new(
         catalog: Arc<Catalog>,
         listen: String,
         next_stream: StreamNumber,
         segment_bytes: u64,
     ) -> Self {
-        let half = usize::try_from(segment_bytes / 2).unwrap_or(usize::MAX);
-        let room_bytes = half.clamp(2 * BATCH_BYTES_MAX as usize, super::INTAKE_BYTES_MAX);
         Self {
             catalog,
             listen,
-            room: Arc::new(Semaphore::new(room_bytes)),
-            room_bytes,
+            rooms: Rooms::new(segment_bytes),
             journal: OnceLock::new(),
             news: Mutex::default(),
             groups: Mutex::default(),
@@ -156,19 +140,9 @@ impl Hub {
             .unwrap_or_default()
     }
 
-    /// Half of the room, for a session to begin with.
-    pub fn share(&self) -> Share {
-        Share(Arc::new(Semaphore::new(self.room_bytes / 2)))
-    }
-
-    /// Waits for room for a batch of at most [`BATCH_BYTES_MAX`].
-    pub async fn room(&self, share: &Share, bytes: u32) -> Option<Room> {
-        let of_share = share.0.clone().acquire_many_owned(bytes).await.ok()?;
-        let of_all = self.room.clone().acquire_many_owned(bytes).await.ok()?;
-        Some(Room {
-            _share: of_share,
-            _all: of_all,
-        })
+    /// Where sessions get room for what they read.
+    pub fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// A number nobody had in this process.
@@ -385,14 +359,14 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn hub(segment_bytes: u64) -> (tempfile::TempDir, Arc<Hub>) {
+    fn hub() -> (tempfile::TempDir, Arc<Hub>) {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::create(&dir.path().join("catalog.redb")).unwrap();
         let hub = Hub::new(
             Arc::new(catalog),
             "127.0.0.1:1".into(),
             StreamNumber(1),
-            segment_bytes,
+            1 << 24,
         );
         (dir, Arc::new(hub))
     }
@@ -406,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_group_that_begins_late_knows_how_the_journal_is() {
-        let (_dir, hub) = hub(1 << 24);
+        let (_dir, hub) = hub();
         let mut router = Router(hub.clone());
         router.room(false);
         let full = enter(&hub, "full");
@@ -422,27 +396,5 @@ mod tests {
             failed,
             Ok(Told::Event(Event::JournalFailed(reason))) if reason == "the disk is gone"
         ));
-    }
-
-    #[test]
-    fn a_session_that_stands_still_leaves_room_to_the_others() {
-        let (_dir, hub) = hub(crate::journal::SEGMENT_BYTES_MIN);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let (greedy, modest) = (hub.share(), hub.share());
-            let mut held = Vec::new();
-            let little = Duration::from_millis(20);
-            while let Ok(room) = tokio::time::timeout(little, hub.room(&greedy, 1 << 20)).await {
-                held.extend(room);
-                assert!(held.len() < 64, "no bound");
-            }
-            assert!(!held.is_empty());
-            assert!(hub.room(&modest, BATCH_BYTES_MAX).await.is_some());
-            drop(held);
-            assert!(hub.room(&greedy, BATCH_BYTES_MAX).await.is_some());
-        });
     }
 }

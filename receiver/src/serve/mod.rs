@@ -19,10 +19,12 @@ pub mod group;
 mod hub;
 mod line;
 mod restore;
+mod room;
 mod worker;
 
-pub use hub::{Hub, Room, Share, Told};
+pub use hub::{Hub, Told};
 pub use line::{Line, Next, SAID_MAX};
+pub use room::{Room, Rooms, Share};
 
 use crate::catalog::Catalog;
 use crate::cli::Failure;

@@ -31,7 +31,7 @@ pub(super) async fn read(
         return Ok(Found::Other);
     }
     // Waiting here leaves the bytes in the link's window, and so with the source.
-    let room = hub.room(share, header.bytes).await;
+    let room = hub.rooms().room(share, header.bytes).await;
     let room = room.ok_or("the receiver is stopping")?;
     let body = read_body(stream, header.bytes as usize).await?;
     Ok(Found::Records(split(&header, Bytes::from(body))?, room))

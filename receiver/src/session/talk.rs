@@ -243,7 +243,7 @@ impl Talk {
         link::admit(&self.connection);
         let batches = Arc::new(Batches {
             hub: self.hub.clone(),
-            share: self.hub.share(),
+            share: self.hub.rooms().share(),
             group: self.group.clone(),
             session: self.session,
             line: self.line.clone(),

@@ -5,6 +5,7 @@ mod lost;
 mod site;
 mod source;
 mod stories;
+mod upkeep;
 
 use super::{Event, SessionId};
 use site::{BLOCKS, Kept, Site, VOLUMES, is_held, name};

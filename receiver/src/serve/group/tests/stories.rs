@@ -1,16 +1,15 @@
 //! Stories: the main transitions of a group, one by one, on virtual time.
 
-use super::site::{BLOCKS, Site, VOLUMES, hello_of, name, spec};
+use super::site::{BLOCKS, Site, VOLUMES, hello_of, name};
 use super::source::Side;
 use super::{Faults, World};
 use crate::catalog::VolumeState;
-use crate::intake::Progress;
-use crate::serve::group::{Event, Job, Output, Registered};
+use crate::serve::group::{Event, Job};
 use wire::control::{Ack, Control, Heartbeat, RefusalCode};
 use wire::{Stamp, TimeMark};
 
 /// No faults; nothing happens but what is told.
-fn calm() -> World {
+pub(super) fn calm() -> World {
     let faults = Faults {
         journal_loss: false,
         damage: false,
@@ -19,7 +18,7 @@ fn calm() -> World {
 }
 
 /// Both volumes are in, everything is applied.
-fn begun() -> World {
+pub(super) fn begun() -> World {
     let mut world = calm();
     world.dial();
     world.copy_all();
@@ -27,7 +26,7 @@ fn begun() -> World {
 }
 
 impl World {
-    fn dial(&mut self) {
+    pub(super) fn dial(&mut self) {
         self.connect();
         self.site.commit(usize::MAX);
         self.exchange();
@@ -35,7 +34,7 @@ impl World {
     }
 
     /// Copies what has to be copied, to the end.
-    fn copy_all(&mut self) {
+    pub(super) fn copy_all(&mut self) {
         for _ in 0..BLOCKS + 2 {
             for volume in 0..VOLUMES {
                 self.source.copy(volume);
@@ -45,7 +44,7 @@ impl World {
     }
 
     /// The disk answers, everything is sent, becomes durable and is applied.
-    fn flow(&mut self) {
+    pub(super) fn flow(&mut self) {
         self.source.settle(usize::MAX >> 1);
         self.send();
         self.site.commit(usize::MAX);
@@ -54,7 +53,7 @@ impl World {
     }
 
     /// What was captured and settled arrives, in order; nothing becomes durable.
-    fn send(&mut self) {
+    pub(super) fn send(&mut self) {
         self.source.send(usize::MAX >> 1);
         for (session, batch) in std::mem::take(&mut self.source.batches) {
             self.site.tell(Event::Records(session, batch));
@@ -65,7 +64,7 @@ impl World {
     }
 
     /// Every step that can be done is.
-    fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         for _ in 0..100 {
             self.site.work();
             self.site.commit(usize::MAX);
@@ -74,21 +73,21 @@ impl World {
         assert!(self.site.job.is_none());
     }
 
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.site = Site::begin(self.site.kept.clone());
         self.source.hang_up();
     }
 
-    fn mode(&self) -> String {
+    pub(super) fn mode(&self) -> String {
         self.site.group.status(self.site.now).mode
     }
 
-    fn point(&self) -> Option<Stamp> {
+    pub(super) fn point(&self) -> Option<Stamp> {
         self.site.group.points.point().map(|point| point.stamp)
     }
 
     /// The newest ack that was said since the last time.
-    fn ack(&mut self) -> Option<Ack> {
+    pub(super) fn ack(&mut self) -> Option<Ack> {
         let said = self.site.heard();
         said.into_iter().rev().find_map(|(_, said)| match said {
             Control::Ack(ack) => Some(ack),
@@ -348,85 +347,6 @@ fn an_older_incarnation_and_a_twin_of_the_newest_are_refused() {
 }
 
 #[test]
-fn a_hold_keeps_the_base_where_it_is_until_it_is_released() {
-    let mut world = begun();
-    world.site.tell(Event::Hold(1, name(0)));
-    let last = world.source.captured();
-    let held = Output::Held(1, Ok(last));
-    assert!(world.site.other.contains(&held), "{:?}", world.site.other);
-    let image = world.site.kept.base;
-    world.source.write(0, 0, false);
-    world.flow();
-    assert_eq!(world.site.kept.base, image);
-    assert_eq!(world.point(), Some(last.next()), "points go on");
-    world.site.tell(Event::Release(1));
-    world.rest();
-    assert_eq!(world.site.kept.base, world.source.truth);
-}
-
-#[test]
-fn targets_that_cannot_be_opened_are_not_written_and_their_source_is_told() {
-    let mut world = begun();
-    let image = world.site.kept.base;
-    world.restart();
-    let refused = Registered {
-        refused: Some("the disk is another one".into()),
-        ..super::site::registered()
-    };
-    world.site.tell(Event::Added(name(1), refused));
-    let hello = hello_of(world.source.now, 1, 99);
-    let refusal = world.site.group.objection(&hello).unwrap();
-    assert_eq!(refusal.code, RefusalCode::Unable);
-    assert!(refusal.text.contains("another one"), "{}", refusal.text);
-    world.rest();
-    assert_eq!(world.mode(), "refused");
-    assert_eq!(world.site.kept.base, image);
-}
-
-#[test]
-fn records_of_a_volume_that_is_registered_anew_with_another_size_are_not_for_it() {
-    let mut world = begun();
-    world.site.tell(Event::Hold(1, name(0)));
-    world.source.write(0, 0, false);
-    world.source.write(1, 1, false);
-    world.flow();
-    let before = world.site.kept.base;
-    world.site.tell(Event::Removing(name(0)));
-    let smaller = Registered {
-        size_bytes: spec(0).size_bytes / 2,
-        ..super::site::registered()
-    };
-    world.site.tell(Event::Added(name(0), smaller));
-    world.site.tell(Event::Release(1));
-    world.rest();
-    assert_eq!(world.site.kept.base[0], before[0], "not for these targets");
-    let truth = world.source.truth[1];
-    assert_eq!(world.site.kept.base[1], truth, "the other volume goes on");
-}
-
-#[test]
-fn a_journal_that_has_failed_ends_the_session_and_lets_no_other_in() {
-    let mut world = begun();
-    world.source.write(0, 0, false);
-    world.send();
-    world
-        .site
-        .tell(Event::JournalFailed("the disk is gone".into()));
-    assert_eq!(world.site.ended.len(), 1);
-    let session = world.source.session().unwrap();
-    let mark = wire::SettleMark {
-        after: world.source.captured(),
-        upto: world.source.captured().next(),
-        voids: Vec::new(),
-    };
-    world.site.tell(Event::Settle(session, mark));
-    let hello = hello_of(world.source.now, 1, 99);
-    let refusal = world.site.group.objection(&hello).unwrap();
-    assert_eq!(refusal.code, RefusalCode::Unable);
-    assert_eq!(world.mode(), "failed");
-}
-
-#[test]
 fn a_volume_that_goes_on_from_another_place_than_it_left_must_be_copied() {
     let mut world = begun();
     world.source.restart_cleanly();
@@ -448,59 +368,4 @@ fn a_volume_that_goes_on_from_another_place_than_it_left_must_be_copied() {
     assert_eq!(world.point(), point);
     world.copy_all();
     assert_eq!(world.site.kept.base, world.source.truth);
-}
-
-#[test]
-fn a_group_with_too_many_records_to_apply_takes_no_more_and_says_so() {
-    let mut world = begun();
-    world.site.group.records_max = 3;
-    let notices = |world: &mut World| -> Vec<String> {
-        let said = world.site.heard().into_iter();
-        said.filter_map(|(_, said)| match said {
-            Control::Notice(text) => Some(text),
-            _ => None,
-        })
-        .collect()
-    };
-    for block in 0..BLOCKS {
-        world.source.write(0, block, false);
-    }
-    world.send();
-    world.site.commit(2);
-    assert!(world.site.group.takes_records());
-    world.site.commit(usize::MAX);
-    assert!(!world.site.group.takes_records());
-    let told = notices(&mut world);
-    assert_eq!(told.len(), 1);
-    assert!(told[0].contains("3 records wait"), "{told:?}");
-    let status = world.site.group.status(world.site.now);
-    assert_eq!(status.reason.as_ref(), told.first());
-    world.flow();
-    assert!(world.site.group.takes_records());
-    world.site.tell(Event::JournalRoom(false));
-    world.site.tell(Event::JournalRoom(false));
-    let told = notices(&mut world);
-    assert!(
-        told.iter().any(|text| text.contains("at its bound")),
-        "{told:?}"
-    );
-}
-
-#[test]
-fn what_is_wanted_while_no_source_is_there_is_wanted_once() {
-    let mut world = begun();
-    let session = world.source.session().unwrap();
-    world.site.tell(Event::Ended(session));
-    for round in 0..50 {
-        let after = world.source.captured();
-        let lost = Progress::Lost {
-            after,
-            mark: TimeMark(1),
-            upto: Stamp(after.0 + round + 1),
-            reason: "the journal is damaged".into(),
-        };
-        world.site.group.points.handle(lost);
-        world.site.tell(Event::Tick);
-    }
-    assert_eq!(world.site.group.wanted.len(), 1);
 }
