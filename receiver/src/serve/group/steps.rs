@@ -397,7 +397,7 @@ impl Group {
             self.points
                 .doubt_base(self.base.point, &self.base.volumes, &reason);
         } else {
-            self.points.reset(&reason);
+            self.lose_base(&reason);
         }
         let states = self.points.states_at(Stamp::ZERO);
         let milestone = Milestone {

@@ -7,8 +7,8 @@ mod source;
 mod stories;
 mod upkeep;
 
-use super::{Event, SessionId};
-use site::{BLOCKS, Kept, Site, VOLUMES, is_held, name};
+use super::{Event, HoldId, Output, SessionId};
+use site::{BLOCKS, Content, Kept, Site, VOLUMES, is_held, name};
 use source::{Side, Source};
 use wire::Stamp;
 
@@ -48,6 +48,9 @@ struct World {
     site: Site,
     sessions: SessionId,
     had_point: bool,
+    hold: Option<HoldId>,
+    /// What the base was when the hold came into force.
+    held: Option<Content>,
 }
 
 impl World {
@@ -59,6 +62,8 @@ impl World {
             site: Site::begin(Kept::fresh()),
             sessions: 0,
             had_point: false,
+            hold: None,
+            held: None,
         }
     }
 
@@ -97,9 +102,58 @@ impl World {
             94 => self.source.hang_up(),
             95..97 => self.crash_site(),
             97 => self.beat(),
+            98 => self.toggle_hold(),
             _ => self.site.tell(Event::Tick),
         }
         self.exchange();
+    }
+
+    fn toggle_hold(&mut self) {
+        match self.hold {
+            Some(_) => self.release(),
+            None => {
+                self.sessions += 1;
+                self.hold = Some(self.sessions);
+                let volume = name(self.dice.volume());
+                self.site.tell(Event::Hold(self.sessions, volume));
+            }
+        }
+    }
+
+    fn release(&mut self) {
+        self.held = None;
+        if let Some(hold) = self.hold.take() {
+            self.site.tell(Event::Release(hold));
+        }
+    }
+
+    /// A hold that came into force is at the truth of a point, and nothing moves until it ends.
+    fn check_hold(&mut self) {
+        for output in std::mem::take(&mut self.site.other) {
+            let Output::Held(hold, Ok(stamp)) = output else {
+                continue;
+            };
+            assert_eq!(Some(hold), self.hold, "a hold that was not asked for");
+            let state = self.site.kept.catalog.clone().unwrap();
+            assert_eq!(state.applied, state.horizon, "held between two points");
+            let point = state.point.unwrap();
+            assert_eq!(point.stamp, stamp);
+            let truth = self.source.history[&point.incarnation.counter][stamp.0 as usize];
+            for (volume, expected) in truth.iter().enumerate() {
+                if state
+                    .volumes
+                    .get(&name(volume))
+                    .copied()
+                    .is_some_and(is_held)
+                {
+                    assert_eq!(self.site.kept.base[volume], *expected, "volume {volume}");
+                }
+            }
+            self.held = Some(self.site.kept.base);
+        }
+        if let Some(held) = self.held {
+            assert_eq!(self.site.kept.base, held, "it moved while it was held");
+        }
     }
 
     fn beat(&mut self) {
@@ -152,6 +206,7 @@ impl World {
         let damaged = self.site.damaged;
         self.site = Site::begin(kept);
         self.site.damaged = damaged;
+        (self.hold, self.held) = (None, None);
         self.source.hang_up();
     }
 
@@ -161,6 +216,7 @@ impl World {
             let last = self.site.kept.payloads.keys().next_back().copied();
             self.site.damaged = last;
         }
+        self.check_hold();
         for (session, control) in self.site.heard() {
             self.source.hear(session, &control);
         }
@@ -255,6 +311,8 @@ impl World {
     /// When faults stop everything comes to rest: all volumes in, the base as the source.
     fn settle_down(&mut self, at: &str) {
         self.site.damaged = None;
+        self.faults.damage = false;
+        self.release();
         for _ in 0..3000 {
             self.connect();
             for volume in 0..VOLUMES {
@@ -274,7 +332,7 @@ impl World {
             self.site.tell(Event::Tick);
             self.beat();
             self.exchange();
-            if self.source.is_quiet() && self.is_even() {
+            if self.source.is_quiet() && self.is_even(at) {
                 return;
             }
         }
@@ -285,18 +343,25 @@ impl World {
         );
     }
 
-    fn is_even(&self) -> bool {
+    fn is_even(&self, at: &str) -> bool {
         let state = self.site.kept.catalog.clone().unwrap_or_default();
         let there = state.incarnation == self.source.now && state.applied == self.source.captured();
-        if there && self.site.group.points.frozen().is_none() {
-            assert_eq!(
-                self.site.kept.base, self.source.truth,
-                "at rest, and not the same"
-            );
-            return self.source.sides.iter().all(|side| *side == Side::In)
-                && self.site.group.points.point().is_some();
+        let points = &self.site.group.points;
+        if !there || points.frozen().is_some() || points.point().is_none() {
+            return false;
         }
-        false
+        for (volume, truth) in self.source.truth.iter().enumerate() {
+            let held = is_held(points.state(&name(volume)));
+            let same = self.site.kept.base[volume] == *truth;
+            assert!(
+                same || !held,
+                "{at}: volume {volume} at rest is not the same"
+            );
+            if !held {
+                return false;
+            }
+        }
+        self.source.sides.iter().all(|side| *side == Side::In)
     }
 }
 
@@ -320,7 +385,7 @@ fn run(seeds: std::ops::Range<u64>, steps: usize, faults: Faults) {
 #[test]
 fn a_receiver_restarted_at_any_step_has_the_newest_point_and_it_is_the_truth() {
     run(
-        1..400,
+        1..1000,
         400,
         Faults {
             journal_loss: false,
@@ -332,7 +397,7 @@ fn a_receiver_restarted_at_any_step_has_the_newest_point_and_it_is_the_truth() {
 #[test]
 fn a_journal_that_lost_what_was_acknowledged_heals_by_a_copy() {
     run(
-        1..400,
+        1..1000,
         400,
         Faults {
             journal_loss: true,
@@ -344,7 +409,7 @@ fn a_journal_that_lost_what_was_acknowledged_heals_by_a_copy() {
 #[test]
 fn a_damaged_record_is_never_applied_and_heals_by_a_copy() {
     run(
-        1..400,
+        1..1000,
         400,
         Faults {
             journal_loss: true,

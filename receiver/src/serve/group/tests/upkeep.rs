@@ -11,6 +11,7 @@ use wire::{Stamp, TimeMark};
 #[test]
 fn a_hold_keeps_the_base_where_it_is_until_it_is_released() {
     let mut world = begun();
+    world.hold = Some(1);
     world.site.tell(Event::Hold(1, name(0)));
     let last = world.source.captured();
     let held = Output::Held(1, Ok(last));
@@ -20,7 +21,7 @@ fn a_hold_keeps_the_base_where_it_is_until_it_is_released() {
     world.flow();
     assert_eq!(world.site.kept.base, image);
     assert_eq!(world.point(), Some(last.next()), "points go on");
-    world.site.tell(Event::Release(1));
+    world.release();
     world.rest();
     assert_eq!(world.site.kept.base, world.source.truth);
 }
@@ -47,6 +48,7 @@ fn targets_that_cannot_be_opened_are_not_written_and_their_source_is_told() {
 #[test]
 fn records_of_a_volume_that_is_registered_anew_with_another_size_are_not_for_it() {
     let mut world = begun();
+    world.hold = Some(1);
     world.site.tell(Event::Hold(1, name(0)));
     world.source.write(0, 0, false);
     world.source.write(1, 1, false);
@@ -58,7 +60,7 @@ fn records_of_a_volume_that_is_registered_anew_with_another_size_are_not_for_it(
         ..registered()
     };
     world.site.tell(Event::Added(name(0), smaller));
-    world.site.tell(Event::Release(1));
+    world.release();
     world.rest();
     assert_eq!(world.site.kept.base[0], before[0], "not for these targets");
     let truth = world.source.truth[1];
@@ -140,4 +142,40 @@ fn what_is_wanted_while_no_source_is_there_is_wanted_once() {
         world.site.tell(Event::Tick);
     }
     assert_eq!(world.site.group.wanted.len(), 1);
+}
+
+#[test]
+fn a_base_that_ended_between_two_points_is_held_for_nobody() {
+    let mut world = begun();
+    world.source.recopy(0);
+    for _ in 0..=BLOCKS {
+        world.source.copy(0);
+    }
+    world.source.settle(BLOCKS + 2);
+    world.send();
+    world.site.commit(usize::MAX);
+    // On its way through the stretch of the copy, in which no place is a point.
+    world.site.work();
+    world.site.tell(Event::Tick);
+    let base = &world.site.group.base;
+    assert!(base.applied < base.horizon && world.site.job.is_some());
+    world.source.crash(None);
+    world.connect();
+    world.site.commit(usize::MAX);
+    let last_copy = world.site.kept.payloads.keys().rev().nth(1);
+    world.site.damaged = last_copy.copied();
+    world.site.tell(Event::Hold(1, name(0)));
+    world.site.work();
+    let refused = |output: &Output| matches!(output, Output::Held(1, Err(_)));
+    assert!(
+        world.site.other.iter().any(refused),
+        "{:?}",
+        world.site.other
+    );
+    assert_eq!(world.point(), None);
+    world.site.damaged = None;
+    world.exchange();
+    world.copy_all();
+    world.copy_all();
+    assert_eq!(world.site.kept.base, world.source.truth);
 }
