@@ -322,7 +322,11 @@ fn a_removed_volume_leaves_its_group_and_takes_its_state() {
     let (_dir, catalog) = catalog();
     let record = volume("db/c", "host1");
     catalog.add_volume(&record, fresh()).unwrap();
-    catalog.commit_stream(&name("db"), &state(9, 9)).unwrap();
+    let only = StreamState {
+        volumes: BTreeMap::from([(name("c"), VolumeState::Ready)]),
+        ..state(9, 9)
+    };
+    catalog.commit_stream(&name("db"), &only).unwrap();
     assert_eq!(catalog.remove_volume(&record.name).unwrap(), record);
     assert!(matches!(
         catalog.remove_volume(&record.name),
@@ -330,6 +334,7 @@ fn a_removed_volume_leaves_its_group_and_takes_its_state() {
     ));
     let stream = catalog.stream(&name("db")).unwrap().unwrap();
     assert!(!stream.volumes.contains_key(&name("c")));
+    assert_eq!(stream.point, None, "a point of no volume");
     assert!(catalog.group(&name("db")).unwrap().is_some());
 }
 

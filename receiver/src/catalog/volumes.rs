@@ -5,6 +5,7 @@ use super::error::CatalogError;
 use super::records::{GroupRecord, StreamState, VolumeRecord};
 use super::store::{Catalog, GROUPS, KNOWN, STREAMS, VOLUMES, decode, store, stored};
 use super::{GROUPS_MAX, codec};
+use crate::points::any_counts;
 use redb::{ReadableTable, ReadableTableMetadata};
 use wire::limits::VOLUMES_MAX;
 use wire::{Generation, Name, VolumeName};
@@ -58,6 +59,7 @@ impl Catalog {
             let mut streams = write.open_table(STREAMS)?;
             if let Some(mut state) = stored::<StreamState>(&streams, name.group.as_str())? {
                 state.volumes.remove(&name.volume);
+                state.point = state.point.filter(|_| any_counts(&state.volumes));
                 store(&mut streams, name.group.as_str(), &state)?;
             }
             Ok(record)

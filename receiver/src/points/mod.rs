@@ -41,8 +41,8 @@ pub struct Points {
     mark: TimeMark,
     frozen: Option<Frozen>,
     point: Option<PointRecord>,
-    /// Stretches without a complete point that have been closed: after, up to.
-    stretches: VecDeque<(Stamp, Stamp)>,
+    /// Stretches without a complete point that have been closed.
+    stretches: VecDeque<Stretch>,
     /// States as they were before a change at a stamp, oldest first.
     changes: VecDeque<(Stamp, Name, VolumeState)>,
     wanted: VecDeque<Wanted>,
@@ -69,6 +69,21 @@ struct Frozen {
     /// The last complete place of this incarnation.
     at: Stamp,
     reason: String,
+}
+
+/// Places in `(after, upto)` are no points.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    after: Stamp,
+    upto: Stamp,
+    /// The newest point before it.
+    kept: Option<PointRecord>,
+}
+
+impl Stretch {
+    fn holds(&self, stamp: Stamp) -> bool {
+        self.after < stamp && stamp < self.upto
+    }
 }
 
 impl Points {
@@ -234,7 +249,7 @@ impl Points {
         while self
             .stretches
             .front()
-            .is_some_and(|(_, upto)| *upto <= applied)
+            .is_some_and(|stretch| stretch.upto <= applied)
         {
             self.stretches.pop_front();
         }
@@ -258,11 +273,9 @@ impl Points {
             "{end} is past the limit {}",
             self.limit()
         );
-        let inside = |(after, upto): &&(Stamp, Stamp)| *after < end && end < *upto;
-        self.stretches
-            .iter()
-            .find(inside)
-            .map_or(end, |(_, upto)| *upto)
+        let mut stretches = self.stretches.iter();
+        let inside = stretches.find(|stretch| stretch.holds(end));
+        inside.map_or(end, |stretch| stretch.upto)
     }
 
     /// States of the volumes at `stamp`, which is at most the prefix.
@@ -373,11 +386,13 @@ impl Points {
             volume.counts &= counts_as(volume.state);
         }
         self.changes.retain(|(stamp, ..)| *stamp <= after);
-        let inside = |(from, upto): &(Stamp, Stamp)| *from < after && after < *upto;
-        if let Some((from, _)) = self.stretches.iter().copied().find(inside) {
-            self.freeze(from, "a part of the journal is gone");
+        let mut stretches = self.stretches.iter().copied();
+        if let Some(inside) = stretches.find(|stretch| stretch.holds(after)) {
+            // No place in it is a point: the newest is the one before it.
+            self.freeze(inside.after, "a part of the journal is gone");
+            self.point = inside.kept;
         }
-        self.stretches.retain(|(_, upto)| *upto <= after);
+        self.stretches.retain(|stretch| stretch.upto <= after);
         let here = self.incarnation;
         if !self.volumes.values().any(|volume| volume.counts) {
             (self.point, self.frozen) = (None, None);
@@ -414,7 +429,11 @@ impl Points {
             && self.inexact().is_none()
         {
             if frozen.at < self.prefix {
-                self.stretches.push_back((frozen.at, self.prefix));
+                self.stretches.push_back(Stretch {
+                    after: frozen.at,
+                    upto: self.prefix,
+                    kept: self.point,
+                });
             }
             self.frozen = None;
         }
@@ -454,6 +473,11 @@ fn inexact_state(counts: bool) -> VolumeState {
     } else {
         VolumeState::Absent
     }
+}
+
+/// Whether any volume counts: a point without one is none.
+pub fn any_counts(states: &BTreeMap<Name, VolumeState>) -> bool {
+    states.values().any(|state| counts_as(*state))
 }
 
 /// Whether a volume in this state at a complete point, or at the start of an incarnation, counts.

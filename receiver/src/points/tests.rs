@@ -663,6 +663,57 @@ fn a_loss_found_late_takes_the_point_back_to_before_it() {
 }
 
 #[test]
+fn a_loss_inside_a_stretch_without_points_takes_the_point_back_to_before_the_stretch() {
+    let mut story = Story::begin();
+    story
+        .member(0, MemberAction::Join)
+        .member(0, MemberAction::Ready)
+        .write(0);
+    story
+        .member(0, MemberAction::Join)
+        .write(0)
+        .write(0)
+        .member(0, MemberAction::Ready)
+        .write(0);
+    let before = story.0.point();
+    assert_eq!(story.point(), Some(8));
+    let (after, mark, upto) = (Stamp(5), TimeMark(5), Stamp(6));
+    story.0.handle(Progress::Lost {
+        after,
+        mark,
+        upto,
+        reason: "gone".into(),
+    });
+    assert_eq!((story.0.limit(), story.point()), (Stamp(3), Some(3)));
+    assert!(story.0.point().map(|point| point.mark) < before.map(|point| point.mark));
+}
+
+#[test]
+fn a_loss_inside_the_first_stretch_of_an_incarnation_takes_the_point_back_to_the_one_before() {
+    let mut story = Story::begin();
+    story
+        .member(0, MemberAction::Join)
+        .member(0, MemberAction::Ready)
+        .write(0);
+    let old = story.0.point();
+    story.0.open(incarnation(2));
+    story.1 = 0;
+    story
+        .member(0, MemberAction::Join)
+        .write(0)
+        .member(0, MemberAction::Ready);
+    assert_ne!(story.0.point(), old);
+    let (after, mark, upto) = (Stamp(1), TimeMark(1), Stamp(2));
+    story.0.handle(Progress::Lost {
+        after,
+        mark,
+        upto,
+        reason: "gone".into(),
+    });
+    assert_eq!((story.0.limit(), story.0.point()), (Stamp::ZERO, old));
+}
+
+#[test]
 fn a_loss_before_the_first_point_leaves_nothing_to_protect() {
     let mut story = Story::begin();
     story

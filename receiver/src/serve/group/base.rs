@@ -2,7 +2,7 @@
 
 use super::Group;
 use super::event::{HoldId, Output};
-use crate::points::counts_as;
+use crate::points::{any_counts, counts_as};
 use std::collections::BTreeMap;
 use wire::{Name, Stamp};
 
@@ -92,8 +92,10 @@ impl Group {
                 let milestones = milestones.chain(stream.ending.iter_mut().map(|(_, end)| end));
                 for milestone in milestones {
                     milestone.states.remove(&volume);
+                    milestone.point = milestone.point.filter(|_| any_counts(&milestone.states));
                 }
             }
+            self.base.point = self.base.point.filter(|_| any_counts(&self.base.volumes));
             self.out.push_back(Output::Removed(volume));
         }
     }

@@ -8,9 +8,10 @@ mod stories;
 mod upkeep;
 
 use super::{Event, HoldId, Output, SessionId};
-use site::{BLOCKS, Content, Kept, Site, VOLUMES, is_held, name};
+use crate::points::any_counts;
+use site::{BLOCKS, Content, Kept, Site, VOLUMES, is_held, name, registered};
 use source::{Side, Source};
-use wire::Stamp;
+use wire::{Name, Stamp};
 
 /// A small generator, so that a failing seed can be run again.
 struct Dice(u64);
@@ -48,6 +49,8 @@ struct World {
     site: Site,
     sessions: SessionId,
     had_point: bool,
+    /// A volume was removed since the receiver began: what it froze may stay so until a restart.
+    removed: bool,
     hold: Option<HoldId>,
     /// What the base was when the hold came into force.
     held: Option<Content>,
@@ -62,6 +65,7 @@ impl World {
             site: Site::begin(Kept::fresh()),
             sessions: 0,
             had_point: false,
+            removed: false,
             hold: None,
             held: None,
         }
@@ -103,6 +107,10 @@ impl World {
             95..97 => self.crash_site(),
             97 => self.beat(),
             98 => self.toggle_hold(),
+            99 if self.dice.roll(3) == 0 => {
+                let volume = name(self.dice.volume());
+                self.site.tell(Event::Removing(volume));
+            }
             _ => self.site.tell(Event::Tick),
         }
         self.exchange();
@@ -130,6 +138,9 @@ impl World {
     /// A hold that came into force is at the truth of a point, and nothing moves until it ends.
     fn check_hold(&mut self) {
         for output in std::mem::take(&mut self.site.other) {
+            if let Output::Removed(volume) = &output {
+                self.register_anew(volume);
+            }
             let Output::Held(hold, Ok(stamp)) = output else {
                 continue;
             };
@@ -154,6 +165,23 @@ impl World {
         if let Some(held) = self.held {
             assert_eq!(self.site.kept.base, held, "it moved while it was held");
         }
+    }
+
+    /// The operator registers a volume that was just removed again, on an empty target.
+    fn register_anew(&mut self, volume: &Name) {
+        if let Some(catalog) = &mut self.site.kept.catalog {
+            catalog.volumes.remove(volume);
+            catalog.point = catalog.point.filter(|_| any_counts(&catalog.volumes));
+        }
+        let at = usize::from(*volume == name(1));
+        let empty = Kept::fresh().base[at];
+        self.site.kept.base[at] = empty;
+        if let Some(held) = &mut self.held {
+            held[at] = empty;
+        }
+        self.had_point = false;
+        self.removed = true;
+        self.site.tell(Event::Added(volume.clone(), registered()));
     }
 
     fn beat(&mut self) {
@@ -206,7 +234,7 @@ impl World {
         let damaged = self.site.damaged;
         self.site = Site::begin(kept);
         self.site.damaged = damaged;
-        (self.hold, self.held) = (None, None);
+        (self.hold, self.held, self.removed) = (None, None, false);
         self.source.hang_up();
     }
 
@@ -222,7 +250,7 @@ impl World {
         }
         for (session, text) in std::mem::take(&mut self.site.ended) {
             assert!(
-                text.contains("newer session"),
+                text.contains("newer session") || text.contains("was removed"),
                 "session {session} ended: {text}"
             );
             if self.source.session() == Some(session) {
@@ -273,7 +301,7 @@ impl World {
         }
         let newest = self.site.group.points.point();
         let damaged = self.site.damaged.is_some();
-        if let Some(newest) = newest.filter(|_| !damaged) {
+        if let Some(newest) = newest.filter(|_| !damaged && !self.removed) {
             let (now, then) = (newest.incarnation, point.incarnation);
             assert_eq!(
                 (now, newest.stamp),
