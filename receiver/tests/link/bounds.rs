@@ -88,12 +88,16 @@ fn a_journal_filled_by_what_is_not_settled_says_so_and_goes_on_with_the_settle_m
         let identity = site.enrol("db1").await;
         let mut source = Source::new(1);
         source.copy();
-        let mut talk = open(&site, &identity, &source).await;
-        talk.catch_up(&source).await;
+        open(&site, &identity, &source)
+            .await
+            .catch_up(&source)
+            .await;
         let before = source.last();
         for _ in 0..340 {
             source.overwrite();
         }
+        // Only now: a source that is busy making things up shows no sign of life.
+        let mut talk = open(&site, &identity, &source).await;
         let last = source.last();
         let sending = send_all(&talk, source.records(before, last));
         talk.until_heard(says_full).await;
@@ -178,18 +182,15 @@ async fn settle_all(talk: &mut Talk, source: &Source) {
 
 /// Sends each record as a batch of its own, so many at a time.
 fn send_all(talk: &Talk, records: &[Record]) -> tokio::task::JoinHandle<()> {
-    let session = talk.greeted.session;
-    let batches = records
-        .iter()
-        .map(|record| batch_bytes(session, std::slice::from_ref(record)));
-    let batches: Vec<Vec<u8>> = batches.collect();
+    let (session, records) = (talk.greeted.session, records.to_vec());
     let (connection, places) = (
         talk.connection.clone(),
         Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
     );
     tokio::spawn(async move {
-        for batch in batches {
+        for record in records {
             let place = places.clone().acquire_owned().await.unwrap();
+            let batch = batch_bytes(session, &[record]);
             // A connection that has ended is noticed by whoever waits for acks.
             let Ok(mut stream) = connection.open_uni().await else {
                 return;

@@ -2,6 +2,7 @@
 
 use crate::Dice;
 use crate::site::VOLUME_BYTES;
+use std::sync::Arc;
 use wire::control::Hello;
 use wire::{
     Generation, Incarnation, Member, MemberAction, Name, RecordHeader, RecordKind, SettleMark,
@@ -16,7 +17,7 @@ const COPY_BLOCKS: usize = 32;
 #[derive(Clone)]
 pub(crate) struct Record {
     pub(crate) header: RecordHeader,
-    pub(crate) payload: Vec<u8>,
+    pub(crate) payload: Arc<Vec<u8>>,
     /// The disk has answered it with an error.
     pub(crate) void: bool,
 }
@@ -189,7 +190,7 @@ impl Source {
         };
         let record = Record {
             header: header.sealed(&payload),
-            payload,
+            payload: Arc::new(payload),
             void,
         };
         apply(&mut self.truth, &record);

@@ -182,7 +182,10 @@ impl Talk {
                 return found.clone();
             }
             let next = tokio::time::timeout(ANSWER_PATIENCE, self.hear.recv()).await;
-            self.take(next.expect("it is said").expect("the session goes on"));
+            let Some(next) = next.expect("it is said") else {
+                panic!("ended: {}", closing(&self.connection).await);
+            };
+            self.take(next);
         }
     }
 
