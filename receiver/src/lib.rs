@@ -3,14 +3,16 @@
 //! Table of contents, the way of a record: [`session`] takes it from a source, [`intake`] verifies
 //! its place in the stream, [`journal`] keeps it, [`points`] says where the stream is complete,
 //! [`fold`] what a run of records leaves behind, [`apply`] writes that to the disks [`target`]
-//! opens. [`serve`] is the process around them, and decides for each group. [`catalog`] remembers
-//! what is not in the journal; [`config`], [`control`] and [`cli`] are the operator's side.
+//! opens. [`serve`] has the threads around them and decides for each group, [`daemon`] is the process. [`catalog`] remembers
+//! what is not in the journal; [`config`], [`control`] and [`cli`] are the operator's side, [`failure`] how it is told no.
 
 pub mod apply;
 pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
+pub mod failure;
 pub mod fold;
 pub mod intake;
 pub mod journal;
@@ -20,5 +22,6 @@ pub mod session;
 pub mod target;
 
 mod aligned;
+mod clock;
 mod foreign;
 mod secret;

@@ -1,8 +1,8 @@
 //! `ublk-tap-receiver`: see [`receiver::cli`].
 
-use receiver::{cli, serve};
+use receiver::{cli, daemon};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main(serve::run)
+    cli::main(daemon::run)
 }

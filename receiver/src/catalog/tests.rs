@@ -266,8 +266,8 @@ fn a_row_of_another_version_is_named_as_that_and_not_as_damage() {
         "the catalog's stream db: version 2 is not understood by this build (it speaks 1); use \
          the version that wrote it"
     );
-    let refused = crate::cli::Failure::from(error);
-    assert_eq!(refused.exit, crate::cli::Exit::Refused);
+    let refused = crate::failure::Failure::from(error);
+    assert_eq!(refused.exit, crate::failure::Exit::Refused);
     let error = store::decode::<StreamState>("db", &bytes[..0]).unwrap_err();
     assert!(matches!(error, CatalogError::Damaged { .. }));
 }

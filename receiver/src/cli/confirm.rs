@@ -1,9 +1,9 @@
 //! Asking before something is given up: what is at stake, then a word.
 
-use super::exit::Failure;
 use super::reach::Reach;
 use crate::config::ByteSize;
 use crate::control::{Request, Response};
+use crate::failure::Failure;
 use std::io::{BufRead, IsTerminal, Write};
 
 /// Shows what removing a volume gives up, and wants its name.

@@ -3,10 +3,10 @@
 //! Reads the targets in this process while the daemon holds apply back; the hold ends with it,
 //! however it ends.
 
-use super::exit::{Failure, io_exit};
 use super::reach::Reach;
 use crate::config::ByteSize;
 use crate::control::{Request, Response};
+use crate::failure::{Failure, io_exit};
 use crate::target::{self, ExportProgress, TargetError, VolumeReader};
 use std::io::{IsTerminal, Write};
 use std::path::Path;

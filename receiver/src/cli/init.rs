@@ -3,9 +3,9 @@
 //! The settings file is written last: a directory without it is no receiver.
 
 use super::args::InitArgs;
-use super::exit::{Exit, Failure, io_exit};
 use crate::catalog::Catalog;
 use crate::config::{SETTINGS_FILE, Settings, journal_max_in_bounds};
+use crate::failure::{Exit, Failure, io_exit};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};

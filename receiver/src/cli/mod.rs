@@ -6,18 +6,17 @@
 
 mod args;
 mod confirm;
-mod exit;
 mod export;
 mod init;
 mod reach;
 mod show;
 
 pub use args::{Args, Verb};
-pub use exit::{Exit, Failure};
 
 use crate::catalog::Catalog;
 use crate::config::Settings;
 use crate::control::{Request, Response, VolumeAdd};
+use crate::failure::{Exit, Failure};
 use crate::journal::{self, DirStore};
 use args::VolumeVerb;
 use clap::Parser;

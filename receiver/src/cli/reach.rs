@@ -1,9 +1,9 @@
 //! Reaching the receiver: the daemon if it runs, else its catalog.
 
-use super::exit::Failure;
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::Settings;
 use crate::control::{Client, ClientError, Hold, Operator, Request, Response, Stopped};
+use crate::failure::Failure;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

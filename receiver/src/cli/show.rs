@@ -1,9 +1,9 @@
 //! Status and lists, for people and as JSON.
 
-use super::exit::{Exit, Failure};
 use super::reach::Reach;
 use crate::config::ByteSize;
 use crate::control::{GroupStatus, Request, Response, Status, VolumeInfo, VolumeStatus};
+use crate::failure::{Exit, Failure};
 use serde::Serialize;
 use std::fmt::Write;
 use std::io::IsTerminal;

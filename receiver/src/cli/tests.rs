@@ -38,7 +38,7 @@ fn begin_journal(dir: &Path) -> Result<(), JournalError> {
 #[test]
 fn a_journal_that_is_missing_is_refused_and_given_up_on_the_operators_word() {
     let (_site, dir) = site();
-    let refused = verb(&dir, &["serve"], crate::serve::run).unwrap_err();
+    let refused = verb(&dir, &["serve"], crate::daemon::run).unwrap_err();
     assert_eq!(refused.exit, Exit::Refused, "{}", refused.text);
     let journal = dir.join("journal");
     for said in [journal.to_str().unwrap(), "mount it", "--new-journal"] {

@@ -2,6 +2,7 @@
 
 use super::line::{Lines, RESPONSE_BYTES_MAX};
 use super::message::{Request, Response};
+use crate::failure::{Exit, Failure};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -55,5 +56,15 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(ClientError::Silent),
             Err(error) => Err(ClientError::Failed(error)),
         }
+    }
+}
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match &error {
+            ClientError::NotRunning | ClientError::Silent => Exit::Unreachable,
+            ClientError::Permission => Exit::Privilege,
+            ClientError::Failed(_) => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
     }
 }

@@ -1,7 +1,7 @@
 //! What is said over the control socket: one JSON object per line, a request, then its response.
 
 use super::status::Status;
-use crate::cli::Exit;
+use crate::failure::Exit;
 use crate::target::TargetIdentity;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

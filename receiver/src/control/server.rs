@@ -4,7 +4,7 @@ use super::daemon::Hold;
 use super::line::{Lines, REQUEST_BYTES_MAX};
 use super::message::{Request, Response};
 use super::operator::Operator;
-use crate::cli::Exit;
+use crate::failure::Exit;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::fs;
 use std::io;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::catalog::{Catalog, PointRecord, StreamState, VolumeRecord, VolumeState};
-use crate::cli::Exit;
 use crate::config::Settings;
+use crate::failure::Exit;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;

@@ -1,11 +1,11 @@
 //! Actor: the thread that owns one [`Group`] and carries out what it asks for.
 
 use super::group::{Event, Group, HoldId, JobOutcome, Now, Output, SessionId};
-use super::hub::{Handle, Hub, Told};
+use super::hub::Hub;
 use super::line::Line;
+use super::messages::{Handle, Told, Work};
 use super::room::Room;
-use super::wall_clock;
-use super::worker::Work;
+use crate::clock::wall_clock;
 use crate::journal::{Batch, Entry};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};

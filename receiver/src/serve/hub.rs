@@ -2,60 +2,24 @@
 //!
 //! Shared by all threads. It routes and numbers; its locks are held for look-ups only.
 
-use super::actor;
-use super::group::{Event, Group, Registered, SessionId};
-use super::line::Line;
-use super::room::{Room, Rooms};
-use super::worker::Work;
-use crate::catalog::{Catalog, VolumeRecord};
-use crate::control::GroupStatus;
+use super::group::Event;
+use super::messages::{Handle, Told};
+use super::room::Rooms;
+use crate::catalog::Catalog;
 use crate::journal::{Durable, Facts, Journal, Sink};
-use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Sender, SyncSender};
+use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
-use wire::control::{Hello, Refusal};
+use wire::Name;
 use wire::journal::StreamNumber;
-use wire::{Name, RecordHeader, Stamp};
 
 /// How long a group may take to come to rest at a clean stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// How long an answer of a group's actor may take.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
-
-/// What a group's actor is told.
-#[derive(Debug)]
-pub enum Told {
-    /// Something happened.
-    Event(Event),
-    /// The same, from a source; it may send the next one when the permit is dropped.
-    Heard(Event, OwnedSemaphorePermit),
-    /// Verified records of a batch, and the room they take until they are durable.
-    Records(SessionId, Vec<(RecordHeader, Bytes)>, Room),
-    /// A session may be spoken to here from now on.
-    Attach(SessionId, Arc<Line>),
-    /// Would this hello be refused?
-    Probe(Box<Hello>, tokio::sync::oneshot::Sender<Option<Refusal>>),
-    /// What is the group's status?
-    Status(SyncSender<GroupStatus>),
-    /// The base is to rest; the answer says where.
-    Hold(u64, Name, SyncSender<Result<Stamp, String>>),
-    /// The volume is to be forgotten; answered when it is not touched any more.
-    Remove(Name, SyncSender<()>),
-    /// Come to rest, answer, and end.
-    Stop(SyncSender<()>),
-}
-
-/// How a group is reached.
-#[derive(Clone, Debug)]
-pub(super) struct Handle {
-    pub(super) tell: Sender<Told>,
-    pub(super) work: Sender<Work>,
-}
 
 /// The switchboard.
 #[derive(Debug)]
@@ -155,41 +119,10 @@ impl Hub {
         StreamNumber(self.next_stream.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Starts a group's threads. Targets are open before the base can move; those that cannot be
-    /// opened are named in status and refused to their source.
-    pub(super) fn start_group(
-        self: &Arc<Self>,
-        group: Group,
-        records: &[VolumeRecord],
-    ) -> std::io::Result<Handle> {
-        let name = group.name().clone();
-        let (tell, told) = mpsc::channel();
-        let (work, works) = mpsc::channel();
-        let handle = Handle {
-            tell: tell.clone(),
-            work,
-        };
-        let worker = super::worker::spawn(self.clone(), name.clone(), works, tell)?;
-        for record in records {
-            let refused = handle.open(record).err();
-            if let Some(reason) = &refused {
-                tracing::error!(volume = %record.name, reason, "volume not served");
-            }
-            let now = Registered {
-                refused,
-                ..registered(record)
-            };
-            let added = Event::Added(record.name.volume.clone(), now);
-            let _ = handle.tell.send(Told::Event(added));
-        }
-        let actor = actor::spawn(self.clone(), group, told, handle.clone())?;
-        lock(&self.threads).extend([actor, worker]);
-        self.enter(name, handle.clone());
-        Ok(handle)
-    }
-
-    /// From now on the group hears of the journal, and of what it was told before.
-    fn enter(&self, name: Name, handle: Handle) {
+    /// From now on the group hears of the journal, and of what it was told before; its threads are
+    /// ended with the others.
+    pub(super) fn enter(&self, name: Name, handle: Handle, threads: [JoinHandle<()>; 2]) {
+        lock(&self.threads).extend(threads);
         let news = lock(&self.news);
         let tell = handle.tell.clone();
         lock(&self.groups).insert(name, handle);
@@ -268,7 +201,7 @@ impl Hub {
     }
 
     /// Brings every group to rest and ends all threads.
-    pub(super) fn stop(&self) {
+    pub fn stop(&self) {
         let mut waits = Vec::new();
         for (name, _) in self.handles() {
             let (answer, answered) = mpsc::sync_channel(1);
@@ -288,27 +221,6 @@ impl Hub {
                 tracing::error!("a thread of a group panicked");
             }
         }
-    }
-}
-
-impl Handle {
-    /// Has the worker open a volume's targets.
-    pub(super) fn open(&self, record: &VolumeRecord) -> Result<(), String> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        let _ = self.work.send(Work::Add(Box::new(record.clone()), answer));
-        answered
-            .recv()
-            .unwrap_or_else(|_| Err("the worker of the group is gone".into()))
-    }
-}
-
-/// A volume as registered, its targets open.
-pub(super) fn registered(record: &VolumeRecord) -> Registered {
-    let (size_bytes, sector_bytes) = (record.size_bytes, record.sector_bytes);
-    Registered {
-        size_bytes,
-        sector_bytes,
-        refused: None,
     }
 }
 
@@ -350,7 +262,7 @@ impl Sink for Router {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Held for look-ups only: a panic elsewhere cannot have left half a change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -374,7 +286,8 @@ mod tests {
     fn enter(hub: &Hub, name: &str) -> mpsc::Receiver<Told> {
         let (tell, told) = mpsc::channel();
         let (work, _) = mpsc::channel();
-        hub.enter(Name::new(name).unwrap(), Handle { tell, work });
+        let threads = [(); 2].map(|()| std::thread::spawn(|| {}));
+        hub.enter(Name::new(name).unwrap(), Handle { tell, work }, threads);
         told
     }
 

@@ -4,9 +4,8 @@
 //! ones said; of everything else [`SAID_MAX`] messages, and a peer that lets more pile up loses its
 //! session. The end overtakes what waits, so that a peer that does not listen is cut off as well.
 
-use super::hub::lock;
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use wire::control::{Ack, Control};
 
@@ -37,9 +36,14 @@ struct Waiting {
 }
 
 impl Line {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Held for look-ups only: a panic elsewhere cannot have left half a change.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Has the session say this.
     pub fn say(&self, control: Control) {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting();
         match control {
             Control::Ack(ack) => waiting.ack = Some(ack),
             _ if waiting.said.len() >= SAID_MAX => {
@@ -54,7 +58,7 @@ impl Line {
 
     /// Has the session end. The first reason counts.
     pub fn end(&self, reason: String) {
-        lock(&self.waiting).end.get_or_insert(reason);
+        self.waiting().end.get_or_insert(reason);
         self.wake.notify_waiters();
     }
 
@@ -73,7 +77,7 @@ impl Line {
             let mut woken = std::pin::pin!(self.wake.notified());
             // Before the look: what comes between look and wait is not missed.
             woken.as_mut().enable();
-            let found = look(&mut lock(&self.waiting));
+            let found = look(&mut self.waiting());
             if let Some(found) = found {
                 return found;
             }
@@ -120,7 +124,7 @@ mod tests {
         let heard = run(async { [line.next().await, line.next().await] });
         let notice = Control::Notice("full".into());
         assert_eq!(heard, [Next::Say(notice), Next::Say(ack(99_999))]);
-        assert!(lock(&line.waiting).next().is_none());
+        assert!(line.waiting().next().is_none());
     }
 
     #[test]
@@ -129,7 +133,7 @@ mod tests {
         for _ in 0..10 * SAID_MAX {
             line.say(Control::Notice("again".into()));
         }
-        assert_eq!(lock(&line.waiting).said.len(), SAID_MAX);
+        assert_eq!(line.waiting().said.len(), SAID_MAX);
         let end = run(line.next());
         assert!(matches!(end, Next::End(reason) if reason.contains("does not take")));
     }

@@ -1,10 +1,12 @@
 //! Start: the catalog and the journal become running groups again.
 
+use super::begin::{registered, start_group};
 use super::group::{Event, Restored};
-use super::hub::{Hub, Router, Told, registered};
+use super::hub::{Hub, Router};
+use super::messages::Told;
 use crate::catalog::{Catalog, CatalogError, VolumeRecord};
-use crate::cli::Failure;
 use crate::config::Settings;
+use crate::failure::Failure;
 use crate::journal::{DirStore, Durable, Found, Journal, Limits, Writer, recover};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use wire::Name;
 use wire::journal::{JournalId, StreamNumber};
 
 /// Opens the journal, restores every group and starts their threads.
-pub(super) fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<Hub>, Failure> {
+pub fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<Hub>, Failure> {
     let mut groups = registered_groups(catalog)?;
     let dir = settings.journal_dir.clone();
     let mut store = DirStore::open(&dir)?;
@@ -130,7 +132,7 @@ fn begin(
     for stream in &retired {
         hub.journal().retire(*stream);
     }
-    let begun = hub.start_group(group, &waiting.records);
+    let begun = start_group(hub, group, &waiting.records);
     begun.map_err(|error| Failure::failed(format!("cannot start group {name}: {error}")))?;
     Ok(())
 }
@@ -140,9 +142,7 @@ pub(super) fn begin_fresh(hub: &Arc<Hub>, record: &VolumeRecord) -> Result<(), S
     let records = std::slice::from_ref(record);
     let restored = restored(&hub.catalog, &record.name.group, records);
     let (group, _) = restored.map_err(|error| error.to_string())?.finish();
-    let handle = hub
-        .start_group(group, &[])
-        .map_err(|error| error.to_string())?;
+    let handle = start_group(hub, group, &[]).map_err(|error| error.to_string())?;
     handle.open(record).inspect_err(|_| {
         // The registration is undone: the group stays, without the volume.
         let gone = Event::Removing(record.name.volume.clone());
@@ -153,7 +153,7 @@ pub(super) fn begin_fresh(hub: &Arc<Hub>, record: &VolumeRecord) -> Result<(), S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Exit;
+    use crate::failure::Exit;
     use std::path::Path;
 
     fn site(dir: &Path) -> (Settings, Arc<Catalog>) {

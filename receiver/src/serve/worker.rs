@@ -4,26 +4,15 @@
 //! what was reached is committed (P7, P10).
 
 use super::group::{Event, Job, JobOutcome, Step};
-use super::hub::{Hub, Told};
+use super::hub::Hub;
+use super::messages::{Told, Work};
 use crate::apply::{Applier, ApplyError, PayloadError};
-use crate::catalog::VolumeRecord;
 use crate::journal::Reader;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use wire::{Name, VolumeName};
-
-/// Something for the worker.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// Do this, then tell.
-    Job(Box<Job>),
-    /// Open the targets of a volume.
-    Add(Box<VolumeRecord>, SyncSender<Result<(), String>>),
-    /// Close them.
-    Remove(VolumeName, Option<SyncSender<()>>),
-}
 
 struct Worker {
     hub: Arc<Hub>,

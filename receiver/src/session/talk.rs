@@ -141,7 +141,7 @@ fn probe_ack(admitted: &Admitted) -> Control {
         resume: Stamp::ZERO,
         settled: Stamp::ZERO,
         last_mark: TimeMark(0),
-        clock: crate::serve::wall_clock(),
+        clock: crate::clock::wall_clock(),
     })
 }
 

@@ -1,7 +1,9 @@
 //! The live half of the operator's verbs.
 
+use super::begin::registered;
 use super::group::Event;
-use super::hub::{Hub, Told, registered};
+use super::hub::Hub;
+use super::messages::Told;
 use super::restore;
 use crate::catalog::VolumeRecord;
 use crate::control::{Daemon, GroupStatus, Hold, JournalStatus, Status};
@@ -10,7 +12,7 @@ use wire::{Name, Stamp, VolumeName};
 
 /// The running receiver, as the verbs see it.
 #[derive(Debug)]
-pub(super) struct Live(pub(super) Arc<Hub>);
+pub struct Live(pub Arc<Hub>);
 
 /// Keeps a group at rest until it is dropped.
 struct Lease {

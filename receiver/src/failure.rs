@@ -1,8 +1,7 @@
-//! How a command ends: documented exit codes, and what is said with them.
+//! How a command, or the daemon, ends: documented exit codes, and what is said with them.
 
 use crate::catalog::CatalogError;
 use crate::config::SettingsError;
-use crate::control::ClientError;
 use crate::journal::JournalError;
 use crate::target::TargetError;
 use serde::{Deserialize, Serialize};
@@ -114,19 +113,8 @@ impl From<SettingsError> for Failure {
     }
 }
 
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        let exit = match &error {
-            ClientError::NotRunning | ClientError::Silent => Exit::Unreachable,
-            ClientError::Permission => Exit::Privilege,
-            ClientError::Failed(_) => Exit::Failed,
-        };
-        Self::new(exit, error.to_string())
-    }
-}
-
 /// The code for an error of the system.
-pub(super) fn io_exit(error: &std::io::Error) -> Exit {
+pub(crate) fn io_exit(error: &std::io::Error) -> Exit {
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => Exit::Privilege,
         std::io::ErrorKind::StorageFull => Exit::NoSpace,
