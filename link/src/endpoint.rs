@@ -2,7 +2,7 @@
 
 use crate::error::{ConnectError, EndpointError};
 use crate::identity::Identity;
-use crate::peer::Protocol;
+use crate::protocol::Protocol;
 use crate::tls::{client_config, server_config};
 use crate::transport::{SOCKET_BUFFER_BYTES, UDP_PAYLOAD_BYTES_MAX};
 use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime};

@@ -1,6 +1,6 @@
 //! What can go wrong on the link, one clear line each.
 
-use crate::tls::{ALERT_ACCESS_DENIED, ALERT_CERTIFICATE_EXPIRED, ALERT_NO_PROTOCOL};
+use crate::alert::{ALERT_ACCESS_DENIED, ALERT_CERTIFICATE_EXPIRED, ALERT_NO_PROTOCOL};
 use quinn::{ConnectionError, TransportErrorCode};
 use std::io;
 use std::net::SocketAddr;

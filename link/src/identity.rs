@@ -3,8 +3,8 @@
 //! The certificate's name says nothing to anyone; its SHA-256 is what peers know. `key.pem` is
 //! readable by its owner only and never leaves the host.
 
+use crate::crypto::provider;
 use crate::error::IdentityError;
-use crate::tls;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::pki_types::pem::PemObject;
@@ -121,7 +121,7 @@ impl Identity {
     /// Key and certificate as the TLS library wants them, checked to belong together.
     pub(crate) fn certified(&self) -> Result<Arc<CertifiedKey>, rustls::Error> {
         let chain = vec![self.certificate.clone()];
-        let pair = CertifiedKey::from_der(chain, self.key.clone_key(), &tls::provider())?;
+        let pair = CertifiedKey::from_der(chain, self.key.clone_key(), &provider())?;
         Ok(Arc::new(pair))
     }
 }

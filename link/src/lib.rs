@@ -13,11 +13,14 @@
 //! This crate knows no sessions, no ring and no journal; `docs/protocol.md` describes what is said
 //! over the streams.
 
+mod alert;
+mod crypto;
 mod endpoint;
 mod error;
 mod frame;
 mod identity;
 mod peer;
+mod protocol;
 mod tls;
 mod transport;
 mod verify;
@@ -29,7 +32,8 @@ pub use frame::{
     write_control, write_join_reply, write_join_request,
 };
 pub use identity::{CERTIFICATE_FILE, Identity, KEY_FILE, pin_of};
-pub use peer::{GOODBYE_PATIENCE, Protocol, admit, close, close_after, peer_pin, protocol};
+pub use peer::{GOODBYE_PATIENCE, admit, close, close_after, peer_pin};
+pub use protocol::{Protocol, protocol};
 pub use tls::{client_config, server_config};
 pub use transport::{
     BATCH_STREAMS_MAX, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, RECEIVE_WINDOW_BYTES, SEND_WINDOW_BYTES,

@@ -1,9 +1,8 @@
-//! Who is at the other end of a connection, for which protocol, and with how much room.
+//! Who is at the other end of a connection, with how much room, and how it is left.
 
 use crate::frame::write_control;
 use crate::identity::pin_of;
 use crate::transport::{BATCH_STREAMS_MAX, RECEIVE_WINDOW_BYTES};
-use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use std::time::Duration;
@@ -12,35 +11,6 @@ use wire::control::Control;
 
 /// How long a last message may take to arrive before the connection is closed anyway.
 pub const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What a connection is for, told apart in the handshake (ALPN).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// A session: records, settle marks, acks.
-    Session,
-    /// The redemption of an enrolment token.
-    Join,
-}
-
-impl Protocol {
-    /// Every protocol of this build.
-    pub const ALL: [Self; 2] = [Self::Session, Self::Join];
-
-    /// The name in the handshake.
-    pub fn alpn(self) -> &'static [u8] {
-        match self {
-            Self::Session => b"ublk-tap/1",
-            Self::Join => b"ublk-tap-join/1",
-        }
-    }
-}
-
-/// Which protocol the handshake agreed on.
-pub fn protocol(connection: &Connection) -> Option<Protocol> {
-    let data = connection.handshake_data()?.downcast::<HandshakeData>();
-    let name = data.ok()?.protocol?;
-    Protocol::ALL.into_iter().find(|known| known.alpn() == name)
-}
 
 /// The pin of the certificate whose key the peer has proved in the handshake.
 pub fn peer_pin(connection: &Connection) -> Option<Pin> {

@@ -1,7 +1,8 @@
 //! Real handshakes over loopback: who gets in, who does not, and in which words.
 
 use super::*;
-use crate::tls::{client_quic, client_tls, provider};
+use crate::crypto::provider;
+use crate::tls::{client_quic, client_tls};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};

@@ -1,26 +1,18 @@
 //! TLS settings of both ends: version 1.3, both certificates, no early data, no resumption.
 
+use crate::crypto::provider;
 use crate::error::EndpointError;
 use crate::identity::Identity;
-use crate::peer::Protocol;
+use crate::protocol::Protocol;
 use crate::transport;
 use crate::verify::{AnyProvenClient, PinnedServer};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::ring::cipher_suite;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use std::sync::Arc;
 use wire::Pin;
-
-/// The alert of our verifier for a certificate other than the pinned one.
-pub(crate) const ALERT_ACCESS_DENIED: u8 = 49;
-/// The alert for a certificate outside its time of validity.
-pub(crate) const ALERT_CERTIFICATE_EXPIRED: u8 = 45;
-/// The alert for no application protocol in common.
-pub(crate) const ALERT_NO_PROTOCOL: u8 = 120;
 
 /// What a receiver's endpoint accepts: either protocol, from anyone who proves a key.
 ///
@@ -53,17 +45,6 @@ pub(crate) fn client_quic(tls: rustls::ClientConfig) -> Result<quinn::ClientConf
     let mut config = quinn::ClientConfig::new(Arc::new(quic));
     config.transport_config(Arc::new(transport::client()));
     Ok(config)
-}
-
-/// The cryptography both ends use: ring, AES-128-GCM first because it is the fastest here.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    let mut provider = rustls::crypto::ring::default_provider();
-    provider.cipher_suites = vec![
-        cipher_suite::TLS13_AES_128_GCM_SHA256,
-        cipher_suite::TLS13_AES_256_GCM_SHA384,
-        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-    ];
-    Arc::new(provider)
 }
 
 fn server_tls(identity: &Identity) -> Result<rustls::ServerConfig, rustls::Error> {

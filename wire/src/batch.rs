@@ -8,13 +8,23 @@
 //! ```
 
 use crate::coding::{DecodeError, Reader, Writer};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX};
+use crate::limits::{
+    BATCH_BYTES_GOAL, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, RECORD_PAYLOAD_BYTES_MAX,
+};
 use crate::record::RECORD_HEADER_BYTES;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Size of a batch header in bytes.
 pub const BATCH_HEADER_BYTES: usize = 32;
 const MAGIC: &[u8; 4] = b"UTB1";
+
+// A batch of the wanted size has room for one more of the largest records.
+const _: () = assert!(
+    BATCH_BYTES_MAX
+        >= BATCH_BYTES_GOAL
+            + RECORD_PAYLOAD_BYTES_MAX
+            + BATCH_RECORDS_MAX * RECORD_HEADER_BYTES as u32
+);
 
 /// How many records follow, and for which session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,12 +33,6 @@ pub const TEXT_BYTES_MAX: usize = 512;
 pub const RING_SLOTS_MAX: u32 = 1 << 24;
 
 const _: () = assert!(BATCH_BYTES_GOAL >= RECORD_PAYLOAD_BYTES_MAX);
-const _: () = assert!(
-    BATCH_BYTES_MAX
-        >= BATCH_BYTES_GOAL
-            + RECORD_PAYLOAD_BYTES_MAX
-            + BATCH_RECORDS_MAX * crate::record::RECORD_HEADER_BYTES as u32
-);
 const _: () = assert!(SETTLE_VOIDS_MAX * 8 + 64 <= CONTROL_BODY_BYTES_MAX as usize);
 const _: () = assert!(
     VOLUMES_MAX * (NAME_BYTES_MAX + IDENTITY_BYTES_MAX + 32) + 512
