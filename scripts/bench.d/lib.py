@@ -8,6 +8,7 @@ whole machine for a while slows both halves of a pair.
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -28,6 +29,19 @@ def arguments(name, about, **flags):
     for flag, text in flags.items():
         parser.add_argument("--" + flag.replace("_", "-"), action="store_true", help=text)
     return parser.parse_args()
+
+
+def interval(values):
+    """Bounds that hold the median of what was sampled with a probability of at least 95 %.
+
+    Between the k-th smallest and the k-th largest of n samples, whatever their distribution; of too
+    few samples all of them.
+    """
+    n, outside, k = len(values), 0.0, 0
+    while (outside := outside + math.comb(n, k) * 2 / 2**n) <= 0.05:
+        k += 1
+    ordered = sorted(values)
+    return ordered[max(k - 1, 0)], ordered[-max(k, 1)]
 
 
 class Result:
@@ -65,8 +79,7 @@ class Result:
                     "ours": statistics.median(ours for ours, _ in pairs),
                     "peer": statistics.median(peer for _, peer in pairs),
                     "ratio": round(statistics.median(ratios), 3),
-                    "ratio_min": round(min(ratios), 3),
-                    "ratio_max": round(max(ratios), 3),
+                    "interval": [round(bound, 3) for bound in interval(ratios)],
                     "floor": self.floors[name],
                 }
 
@@ -82,11 +95,11 @@ class Result:
 
     def table(self, cells):
         good = True
-        print(f"{'':24} {'ours':>10} {'peer':>10} {'ratio':>7} {'min-max':>12} {'floor':>6}")
+        print(f"{'':24} {'ours':>10} {'peer':>10} {'ratio':>7} {'interval':>12} {'floor':>6}")
         for c in cells:
             fine = c["ratio"] >= c["floor"]
             good &= fine
-            spread = f"{c['ratio_min']:.2f}-{c['ratio_max']:.2f}"
+            spread = f"{c['interval'][0]:.2f}-{c['interval'][1]:.2f}"
             print(
                 f"{c['cell']:24} {c['ours']:10.0f} {c['peer']:10.0f} {c['ratio']:7.2f} {spread:>12} "
                 f"{c['floor']:6.2f}  {'ok' if fine else 'BELOW'}"

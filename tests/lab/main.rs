@@ -8,10 +8,12 @@
 )]
 
 mod bad_input;
+mod failing_disk;
 mod faults;
 mod filesystems;
 mod hostile;
 mod link_down;
+mod pressure;
 mod queues;
 mod recopy;
 mod volatile_cache;

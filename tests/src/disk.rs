@@ -143,11 +143,15 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// Creates `name` with one-line `table`.
+    /// Creates `name` with `table`.
     pub fn new(name: &str, table: &str) -> Self {
-        Run::new("dmsetup")
-            .args(["create", name, "--noudevsync", "--table", table])
-            .ok();
+        if table.contains(" flakey ") {
+            kernel::module("dm_flakey");
+        }
+        Run::sh(&format!(
+            "dmsetup create {name} --noudevsync <<'TABLE'\n{table}\nTABLE"
+        ))
+        .ok();
         Run::new("dmsetup").args(["mknodes", name]).ok();
         Self {
             name: name.into(),
@@ -158,6 +162,16 @@ impl Mapped {
     /// The device node.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Puts `table` in place of the one it has; what is in flight ends first.
+    pub fn reload(&self, table: &str) {
+        let name = &self.name;
+        Run::sh(&format!(
+            "dmsetup reload {name} <<'TABLE'\n{table}\nTABLE\n\
+             dmsetup suspend --noflush {name} && dmsetup resume --noudevsync {name}"
+        ))
+        .ok();
     }
 
     /// Sends a target message.
