@@ -13,6 +13,7 @@ mod faults;
 mod filesystems;
 mod hostile;
 mod link_down;
+mod memory;
 mod pressure;
 mod queues;
 mod recopy;

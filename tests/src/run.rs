@@ -58,6 +58,19 @@ impl Run {
         self
     }
 
+    /// The same, by a shell that has run `script` before.
+    #[must_use]
+    pub fn after(self, script: &str) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]);
+        command.arg(self.command.get_program());
+        command.args(self.command.get_args());
+        for (key, value) in self.command.get_envs() {
+            command.env(key, value.unwrap_or_default());
+        }
+        Self { command, ..self }
+    }
+
     /// Another time limit.
     #[must_use]
     pub fn within(mut self, patience: Duration) -> Self {
