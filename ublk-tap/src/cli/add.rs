@@ -5,6 +5,7 @@ use super::exit::Failure;
 use super::{look, preflight, say, show};
 use crate::control::{AddRequest, Added, Client, ClientError, Reply, Request};
 use crate::daemon;
+use crate::group::FrontKind;
 use crate::settings::Dirs;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -36,6 +37,7 @@ fn ask(dirs: &Dirs, args: &AddArgs, disk: &Path) -> Result<Added, Failure> {
         queues: args.queues,
         depth: args.depth,
         ring_bytes: args.ring_size.map(|size| size.0),
+        frontend: args.frontend,
     });
     for _ in 0..TRIES_MAX {
         match ask_once(dirs, args, &request)? {
@@ -77,7 +79,12 @@ fn ask_once(dirs: &Dirs, args: &AddArgs, request: &Request) -> Result<Option<Rep
 fn told(args: &AddArgs, added: &Added) -> String {
     let (group, volume) = (&args.group, &args.volume);
     let (device, link) = (added.device.display(), added.link.display());
-    let first = format!("{group}/{volume} is {device}; use it as {link}");
+    let first = match added.frontend {
+        FrontKind::Ublk => format!("{group}/{volume} is {device}; use it as {link}"),
+        FrontKind::Nbd => {
+            format!("{group}/{volume} is served over NBD; use it as nbd+unix:///?socket={link}")
+        }
+    };
     let next = match &added.copy {
         Some(reason) => format!(
             "its content is copied to the receiver while in use ({reason}); see `ublk-tap status \

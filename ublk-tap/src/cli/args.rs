@@ -1,6 +1,7 @@
 //! The command line as clap reads it.
 
 use crate::control::Settling;
+use crate::group::FrontKind;
 use crate::settings::{ByteSize, Span};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -68,10 +69,13 @@ pub struct AddArgs {
     /// Name of the volume in the group
     #[arg(long, value_name = "NAME")]
     pub volume: Name,
+    /// What the application uses
+    #[arg(long, value_enum, default_value_t)]
+    pub frontend: FrontKind,
     /// Queues of the device [default: from the settings, 1]
     #[arg(long, value_name = "N")]
     pub queues: Option<u16>,
-    /// Requests in flight per queue [default: from the settings, 128]
+    /// Requests in flight per queue, or NBD client [default: from the settings, 128]
     #[arg(long, value_name = "N")]
     pub depth: Option<u16>,
     /// Payload room of the group's ring [default: from the settings, 64MiB]

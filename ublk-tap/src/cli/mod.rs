@@ -21,7 +21,7 @@ pub use args::Args;
 pub use exit::{Exit, Failure};
 
 use crate::daemon;
-use crate::group::Ublk;
+use crate::group::HostFronts;
 use crate::settings::Dirs;
 use args::{RunArgs, Verb};
 use clap::Parser;
@@ -67,7 +67,7 @@ fn run_tap(dirs: &Dirs, run: RunArgs) -> Result<(), Failure> {
         group: run.group,
         ring_bytes: run.ring_size.map(|size| size.0),
         on_demand,
-        fronts: Arc::new(Ublk),
+        fronts: Arc::new(HostFronts),
     });
     if let Err(failure) = &ended
         && on_demand

@@ -5,7 +5,7 @@ use super::exit::{Exit, Failure};
 use crate::daemon::{of_enrolment, of_settings};
 use crate::disk::Disk;
 use crate::group::clerk::{check_disk, of_device, of_disk, of_state};
-use crate::group::{Fronts, Ublk};
+use crate::group::{Fronts, HostFronts};
 use crate::settings::{Dirs, Enrolment, Settings, Span, check_ring, check_shape};
 use crate::shipper::{Account, Program};
 use crate::state::{State, StateFile};
@@ -40,7 +40,9 @@ pub(super) fn check(dirs: &Dirs, args: &AddArgs, disk: &Path) -> Result<(), Fail
     check_shape(queues, depth).map_err(Failure::usage)?;
     let question = check_own(dirs, args, disk)?;
     Enrolment::load(&dirs.identity()).map_err(|error| of_enrolment(&error))?;
-    Ublk.check().map_err(|error| of_device(&error))?;
+    HostFronts
+        .check(args.frontend)
+        .map_err(|error| of_device(&error))?;
     if args.offline {
         Ok(())
     } else {

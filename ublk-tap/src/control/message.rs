@@ -2,6 +2,7 @@
 
 use super::status::GroupStatus;
 use crate::cli::Failure;
+use crate::group::FrontKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -38,6 +39,8 @@ pub struct AddRequest {
     pub depth: Option<u16>,
     /// Ring size the operator insists on.
     pub ring_bytes: Option<u64>,
+    /// What the application uses.
+    pub frontend: FrontKind,
 }
 
 /// Take volumes down.
@@ -95,8 +98,10 @@ pub enum Reply {
 /// A disk is wrapped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Added {
-    /// Its block device.
+    /// Its block device, or its socket.
     pub device: PathBuf,
+    /// Which of them.
+    pub frontend: FrontKind,
     /// Its stable name.
     pub link: PathBuf,
     /// Why it is copied; nothing is if none.

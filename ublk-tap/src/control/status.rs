@@ -61,10 +61,12 @@ pub struct GroupStatus {
 pub struct VolumeStatus {
     /// Its name.
     pub name: String,
-    /// Its block device; none while it is not live.
+    /// Its block device, or its socket; none while it is not live.
     pub device: Option<String>,
     /// Its stable name.
     pub link: String,
+    /// `ublk` or `nbd`; empty while it is not tapped.
+    pub frontend: String,
     /// The disk below.
     pub disk: String,
     /// What identifies that disk.
@@ -85,7 +87,7 @@ pub struct VolumeStatus {
     pub rate: u64,
     /// Seconds until the running copy has read everything; none if unknown.
     pub eta: Option<u64>,
-    /// Queues of the device.
+    /// Queues of the device, or clients that are connected.
     pub queues: u64,
     /// Requests in flight.
     pub in_flight: u64,

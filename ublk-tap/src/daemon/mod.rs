@@ -349,6 +349,9 @@ pub fn clear_run_dir(dirs: &Dirs, group: &Name) {
         // What is not there needs no removal.
         let _ = fs::remove_file(dir.join(name));
     }
+    for socket in dirs.nbd_sockets(group) {
+        let _ = fs::remove_file(socket);
+    }
     if let Err(error) = fs::remove_dir(&dir) {
         tracing::debug!(%error, dir = %dir.display(), "the run directory stays");
     }

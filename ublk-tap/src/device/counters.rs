@@ -89,6 +89,21 @@ impl Stats {
     }
 }
 
+impl Stats {
+    /// The sum of both.
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        Self {
+            in_flight: self.in_flight + other.in_flight,
+            parked: self.parked + other.parked,
+            completed: self.completed + other.completed,
+            captured_requests: self.captured_requests + other.captured_requests,
+            captured_bytes: self.captured_bytes + other.captured_bytes,
+            uncaptured_bytes: self.uncaptured_bytes + other.uncaptured_bytes,
+            failed: self.failed + other.failed,
+        }
+    }
+}
+
 fn add(counter: &AtomicU64, amount: u64) {
     counter.store(
         counter.load(Ordering::Relaxed).wrapping_add(amount),

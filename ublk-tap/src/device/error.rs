@@ -2,13 +2,17 @@
 
 use libublk::UblkError;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a device cannot be made or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The kernel module is not there.
-    #[error("this kernel has no ublk driver loaded; run `modprobe ublk_drv` (Linux 6.5 or newer)")]
+    #[error(
+        "this kernel has no ublk driver loaded; run `modprobe ublk_drv` (Linux 6.5 or newer), or \
+             add with `--frontend nbd`"
+    )]
     NoDriver,
     /// We may not use the driver.
     #[error("no permission to use /dev/ublk-control; run as root")]
@@ -26,6 +30,14 @@ pub enum DeviceError {
         what: &'static str,
         /// How long we waited.
         within: Duration,
+    },
+    /// Nobody can connect.
+    #[error("cannot listen at {}: {source}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
     },
     /// The kernel said no.
     #[error("the kernel refused to {what}: {source}; see the kernel log (dmesg)")]
@@ -66,7 +78,7 @@ impl DeviceError {
             Self::NoDriver | Self::NoPermission | Self::NoFeature(_) => 5,
             Self::BadShape(_) => 2,
             Self::TimedOut { .. } => 4,
-            Self::Refused { .. } => 1,
+            Self::Refused { .. } | Self::Socket { .. } => 1,
         }
     }
 

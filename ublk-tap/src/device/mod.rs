@@ -1,6 +1,6 @@
-//! The block device the application uses: `/dev/ublkbN` over a [`Disk`].
+//! What the application uses: `/dev/ublkbN`, or an NBD export, over a [`Disk`].
 //!
-//! libublk is known only in here. A device has one thread and one io_uring per queue; each runs a
+//! libublk is known only in here; [`nbd`] is the other front end, for kernels without ublk. A device has one thread and one io_uring per queue; each runs a
 //! `worker`, which takes requests from fetch to completion. What a worker decides is split from
 //! what it does: `request` (what is asked), `progress` (what to ask of the disk next) and `extents`
 //! (which memory is free) are pure, and the kernel is behind a trait.
@@ -15,11 +15,13 @@
 mod buffers;
 mod char_device;
 mod counters;
+mod entry;
 mod error;
 mod extents;
 mod keeper;
 pub mod kernel;
 pub mod link;
+mod nbd;
 mod params;
 mod parking;
 mod progress;
@@ -32,6 +34,7 @@ mod worker;
 
 pub use counters::{Fault, FaultList, Stats};
 pub use error::{DeviceError, RetireError, StopError};
+pub use nbd::{NbdDevice, NbdPlace};
 pub use parking::Parking;
 
 use crate::disk::Disk;
@@ -70,6 +73,18 @@ pub struct DeviceConfig {
     pub parking: Arc<Parking>,
     /// Queues and sizes.
     pub shape: Shape,
+    /// What the application uses.
+    pub frontend: Frontend,
+}
+
+/// What the application uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Frontend {
+    /// A block device of the ublk driver.
+    #[default]
+    Ublk,
+    /// An NBD export.
+    Nbd(NbdPlace),
 }
 
 /// How many requests a device takes at once, and how large.
@@ -255,20 +270,25 @@ impl DeviceConfig {
         ))
     }
 
-    fn into_plan(self, faults: Arc<Faults>) -> Plan {
+    /// What its workers share.
+    fn volume_of(&self, faults: Arc<Faults>) -> worker::Volume {
         let geometry = Geometry {
             size_bytes: self.disk.size_bytes(),
             sector_bytes: self.disk.sector_bytes(),
             io_bytes_max: self.shape.io_bytes_max,
         };
-        let volume = worker::Volume {
+        worker::Volume {
             index: self.index,
             geometry,
-            ring: self.ring,
-            ranges: self.ranges,
-            parking: self.parking,
+            ring: Arc::clone(&self.ring),
+            ranges: Arc::clone(&self.ranges),
+            parking: Arc::clone(&self.parking),
             faults,
-        };
+        }
+    }
+
+    fn into_plan(self, faults: Arc<Faults>) -> Plan {
+        let volume = self.volume_of(faults);
         Plan {
             group: self.group,
             name: self.volume,
@@ -347,6 +367,7 @@ mod tests {
             ranges: Arc::new(RangeTable::new()),
             parking: Arc::new(Parking::new()),
             shape: Shape::default(),
+            frontend: Frontend::Ublk,
         });
         let error = refused.unwrap_err();
         assert!(matches!(error, DeviceError::BadShape(_)), "{error}");

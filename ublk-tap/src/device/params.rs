@@ -37,7 +37,7 @@ pub(super) fn mirrored(traits: &Traits, size_bytes: u64, io_bytes_max: u32) -> u
 }
 
 /// Discards of less than the disk's own unit would free nothing and say they did.
-fn punches(traits: &Traits) -> bool {
+pub(super) fn punches(traits: &Traits) -> bool {
     traits.punch && traits.punch_bytes <= ZERO_BYTES_MAX
 }
 

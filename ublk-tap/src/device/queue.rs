@@ -9,7 +9,8 @@
 
 use super::buffers::Buffers;
 use super::char_device::CharDevice;
-use super::progress::{DiskOp, ZERO_CHUNK_BYTES};
+use super::entry::{AbortOnPanic, PAUSE, entry_of, is_passing};
+use super::progress::DiskOp;
 use super::registered::{Area, Registered};
 use super::request::RawRequest;
 use super::wake::Waker;
@@ -17,7 +18,6 @@ use super::worker::{Parts, Port, Volume, Worker};
 use io_uring::{opcode, squeue, types};
 use libublk::io::{BufDesc, BufDescList, UblkDev, UblkIOCtx, UblkQueue, with_task_io_ring_mut};
 use libublk::{UblkError, UblkIORes, sys};
-use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -28,16 +28,6 @@ enum Source {
     Pause = 2,
     Bell = 3,
 }
-
-/// Index of the disk among the registered files; the char device is 0.
-const DISK: types::Fixed = types::Fixed(1);
-/// How long a worker pauses.
-static PAUSE: types::Timespec = types::Timespec::new().nsec(5_000_000);
-/// What zeroes are written from.
-static ZEROES: Zeroes = Zeroes([0; ZERO_CHUNK_BYTES as usize]);
-
-#[repr(align(4096))]
-struct Zeroes([u8; ZERO_CHUNK_BYTES as usize]);
 
 /// Everything a queue thread starts with.
 pub(super) struct Start {
@@ -194,13 +184,6 @@ fn source_of(user_data: u64) -> Option<Source> {
     })
 }
 
-fn is_passing(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
-    )
-}
-
 /// The kernel on both sides of a worker: application above, disk below.
 struct KernelPort<'q> {
     queue: &'q UblkQueue<'q>,
@@ -243,7 +226,8 @@ impl Port for KernelPort<'_> {
     }
 
     fn issue(&mut self, tag: u16, op: DiskOp, memory: *mut u8) {
-        self.push(entry_of(op, memory, &self.registered), tag, Source::Disk);
+        let entry = entry_of(op, memory, self.registered.areas());
+        self.push(entry, tag, Source::Disk);
     }
 
     fn complete(&mut self, tag: u16, result: i32) {
@@ -260,81 +244,6 @@ impl Port for KernelPort<'_> {
             0,
             Source::Pause,
         );
-    }
-}
-
-/// The operation for the io_uring; its data is at `memory`.
-fn entry_of(op: DiskOp, memory: *mut u8, registered: &Registered) -> squeue::Entry {
-    let at = |done_bytes: u32| memory.wrapping_add(done_bytes as usize);
-    match op {
-        DiskOp::Read {
-            offset_bytes,
-            done_bytes,
-            length_bytes,
-        } => {
-            let at = at(done_bytes);
-            match registered.index_of(at, length_bytes) {
-                Some(index) => opcode::ReadFixed::new(DISK, at, length_bytes, index)
-                    .offset(offset_bytes)
-                    .build(),
-                None => opcode::Read::new(DISK, at, length_bytes)
-                    .offset(offset_bytes)
-                    .build(),
-            }
-        }
-        DiskOp::Write {
-            offset_bytes,
-            done_bytes,
-            length_bytes,
-            durable,
-        } => {
-            let at = at(done_bytes);
-            let flags = if durable { libc::RWF_DSYNC } else { 0 };
-            match registered.index_of(at, length_bytes) {
-                Some(index) => opcode::WriteFixed::new(DISK, at, length_bytes, index)
-                    .offset(offset_bytes)
-                    .rw_flags(flags)
-                    .build(),
-                None => opcode::Write::new(DISK, at, length_bytes)
-                    .offset(offset_bytes)
-                    .rw_flags(flags)
-                    .build(),
-            }
-        }
-        DiskOp::WriteZeroes {
-            offset_bytes,
-            length_bytes,
-        } => {
-            let op = opcode::Write::new(DISK, ZEROES.0.as_ptr(), length_bytes);
-            op.offset(offset_bytes).build()
-        }
-        DiskOp::Punch {
-            offset_bytes,
-            length_bytes,
-        } => fallocate(libc::FALLOC_FL_PUNCH_HOLE, offset_bytes, length_bytes),
-        DiskOp::ZeroRange {
-            offset_bytes,
-            length_bytes,
-        } => fallocate(libc::FALLOC_FL_ZERO_RANGE, offset_bytes, length_bytes),
-        DiskOp::Sync => opcode::Fsync::new(DISK)
-            .flags(types::FsyncFlags::DATASYNC)
-            .build(),
-    }
-}
-
-fn fallocate(mode: i32, offset_bytes: u64, length_bytes: u32) -> squeue::Entry {
-    let op = opcode::Fallocate::new(DISK, u64::from(length_bytes));
-    op.offset(offset_bytes)
-        .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
-        .build()
-}
-
-/// Ends the process when a panic unwinds through it.
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        std::process::abort();
     }
 }
 

@@ -9,6 +9,7 @@
 
 #![allow(unsafe_code)]
 
+use io_uring::Submitter;
 use libublk::UblkError;
 use libublk::io::with_task_io_ring_mut;
 use std::io;
@@ -20,48 +21,56 @@ pub(super) struct Area {
     pub(super) bytes: usize,
 }
 
-/// The areas registered with the io_uring of this thread.
+/// Areas an io_uring knows, in the order of their indices.
 #[derive(Debug, Default)]
-pub(super) struct Registered {
-    /// In the order of their indices.
-    areas: Vec<Area>,
-}
+pub(super) struct Areas(Vec<Area>);
+
+/// The areas registered with the io_uring libublk has for this thread.
+#[derive(Debug, Default)]
+pub(super) struct Registered(Areas);
 
 /// Largest area the kernel takes as one.
 const AREA_BYTES_MAX: usize = 1 << 30;
 
-impl Registered {
+impl Areas {
     /// Registers `areas`, in pieces as large as the kernel takes.
     ///
-    /// They must stay mapped until the thread ends or the value is dropped.
-    pub(super) fn new(areas: &[Area]) -> io::Result<Self> {
+    /// They must stay mapped until the io_uring is gone or its buffers are unregistered.
+    pub(super) fn register(submitter: &Submitter<'_>, areas: &[Area]) -> io::Result<Self> {
         let pieces = areas
             .iter()
             .flat_map(|area| area.pieces())
             .collect::<Vec<_>>();
         let vectors = pieces.iter().map(Area::vector).collect::<Vec<_>>();
-        with_task_io_ring_mut(|ring| {
-            // SAFETY: the areas are mapped for as long as this value lives, by contract, and its
-            // drop ends the registration. Operations name parts of them only under a claim of the
-            // ring or a lease of the pool, which say whose bytes they are.
-            unsafe { ring.submitter().register_buffers(&vectors) }
-        })?;
-        Ok(Self { areas: pieces })
+        // SAFETY: the areas are mapped for as long as the registration lasts, by contract.
+        // Operations name parts of them only under a claim of the ring or a lease of the pool,
+        // which say whose bytes they are.
+        unsafe { submitter.register_buffers(&vectors) }?;
+        Ok(Self(pieces))
     }
 
     /// Index of the area in which `bytes` from `first` lie, if in one.
     pub(super) fn index_of(&self, first: *const u8, bytes: u32) -> Option<u16> {
         let lies_in = |area: &Area| area.contains(first, bytes as usize);
-        self.areas
-            .iter()
-            .position(lies_in)
-            .map(|index| index as u16)
+        self.0.iter().position(lies_in).map(|index| index as u16)
+    }
+}
+
+impl Registered {
+    /// Registers `areas`, which must stay mapped until the thread ends or the value is dropped.
+    pub(super) fn new(areas: &[Area]) -> io::Result<Self> {
+        with_task_io_ring_mut(|ring| Areas::register(&ring.submitter(), areas)).map(Self)
+    }
+
+    /// What is registered.
+    pub(super) fn areas(&self) -> &Areas {
+        &self.0
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if self.areas.is_empty() {
+        if self.0.0.is_empty() {
             return;
         }
         let ended = with_task_io_ring_mut(|ring| ring.submitter().unregister_buffers());
@@ -103,9 +112,7 @@ mod tests {
             first: std::ptr::without_provenance_mut(at),
             bytes,
         };
-        let registered = std::mem::ManuallyDrop::new(Registered {
-            areas: vec![area(4096, 8192), area(12288, 4096)],
-        });
+        let registered = Areas(vec![area(4096, 8192), area(12288, 4096)]);
         let index = |at, bytes| registered.index_of(std::ptr::without_provenance(at), bytes);
         assert_eq!((index(4096, 8192), index(12288, 4096)), (Some(0), Some(1)));
         assert_eq!(

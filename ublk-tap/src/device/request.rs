@@ -44,6 +44,23 @@ pub(super) struct Geometry {
 /// Largest discard or zero request we ask the kernel for.
 pub(super) const ZERO_BYTES_MAX: u32 = wire::limits::RECORD_RANGE_BYTES_MAX;
 
+/// The driver's number of `op`.
+pub(super) fn raw_op(op: Op) -> u32 {
+    match op {
+        Op::Read => 0,
+        Op::Write => 1,
+        Op::Flush => 2,
+        Op::Discard => 3,
+        Op::Zero => 5,
+    }
+}
+
+/// The driver's flags.
+pub(super) fn raw_flags(fua: bool, keep: bool) -> u32 {
+    let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+    bit(fua, FLAG_FUA) | bit(keep, FLAG_NOUNMAP)
+}
+
 const OP_MASK: u32 = 0xff;
 const FLAG_FUA: u32 = 1 << 13;
 const FLAG_NOUNMAP: u32 = 1 << 15;
@@ -155,6 +172,17 @@ mod tests {
             (4096, 4096, 4096)
         );
         assert!(parse(5 | FLAG_NOUNMAP, 8, 8).unwrap().keep);
+    }
+
+    #[test]
+    fn what_is_written_as_the_driver_would_is_read_as_meant() {
+        for op in [Op::Read, Op::Write, Op::Discard, Op::Zero] {
+            for (fua, keep) in [(false, false), (true, false), (false, true)] {
+                let request = parse(raw_op(op) | raw_flags(fua, keep), 8, 8).unwrap();
+                assert_eq!((request.op, request.fua, request.keep), (op, fua, keep));
+            }
+        }
+        assert_eq!(parse(raw_op(Op::Flush), 0, 0).unwrap().op, Op::Flush);
     }
 
     #[test]

@@ -53,6 +53,11 @@ impl Disk {
         &self.path
     }
 
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.dev.is_none()
+    }
+
     /// What tells this disk from others, also after its name changed: WWN, serial, partition UUID,
     /// or device and inode of a file.
     pub fn identity(&self) -> &str {

@@ -8,7 +8,7 @@ use super::tapped::Tapped;
 use crate::cli::Failure;
 use crate::control::{AddRequest, Added, Reply, ReplyTo};
 use crate::copier::{Copier, CopierConfig};
-use crate::device::{DeviceConfig, Shape};
+use crate::device::{DeviceConfig, NbdPlace, Shape};
 use crate::settings::{ByteSize, check_shape};
 use ring::handoff::Volumes;
 use std::sync::Arc;
@@ -20,16 +20,19 @@ impl Driver {
     pub(super) fn add(&mut self, request: AddRequest, reply: ReplyTo) {
         match self.adding_of(&request) {
             Ok((volume, shape)) => {
+                let kind = request.frontend;
                 let (disk, asker) = (request.disk, reply.asker());
                 self.post_job(Job::Open {
                     disk: disk.clone(),
                     asker,
                     volume: volume.clone(),
+                    kind,
                 });
                 self.adding.push(Adding {
                     volume,
                     path: disk,
                     shape,
+                    kind,
                     reply,
                 });
             }
@@ -211,6 +214,10 @@ impl Driver {
             ranges: Arc::clone(&tapped.ranges),
             parking: Arc::clone(&self.parking),
             shape: tapped.shape,
+            frontend: tapped.kind.with(|| NbdPlace {
+                socket: self.dirs.nbd_socket(&self.group, &tapped.name),
+                group: self.settings.nbd_group,
+            }),
         })));
     }
 
@@ -229,10 +236,12 @@ impl Driver {
             _ => Some(copy).filter(|copy| !copy.is_empty()),
         };
         let link = tapped.link.clone();
+        let frontend = tapped.kind;
         if let Some(reply) = tapped.asker.take() {
             reply.send(Reply::Added(Added {
                 device,
                 link,
+                frontend,
                 copy,
                 mode: mode.to_string(),
             }));

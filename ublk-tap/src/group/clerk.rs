@@ -4,7 +4,7 @@
 //! never waits for a disk; it posts a job and hears what became of it.
 
 use super::core::Start;
-use super::front::{Front, Fronts};
+use super::front::{Front, FrontKind, Fronts};
 use crate::cli::{Exit, Failure};
 use crate::clock;
 use crate::control::{Reply, ReplyTo, iso_8601};
@@ -33,6 +33,8 @@ pub enum Job {
         asker: Option<i32>,
         /// Name of the volume.
         volume: Name,
+        /// What it is to be served by.
+        kind: FrontKind,
     },
     /// Make a volume's device and publish its stable name.
     Start(Box<DeviceConfig>),
@@ -164,8 +166,9 @@ impl Clerk {
                 disk,
                 asker,
                 volume,
+                kind,
             } => {
-                let result = self.open(&disk, asker, &volume);
+                let result = self.open(&disk, asker, &volume, kind);
                 Done::Opened { volume, result }
             }
             Job::Start(config) => {
@@ -194,8 +197,14 @@ impl Clerk {
         })
     }
 
-    fn open(&mut self, path: &Path, asker: Option<i32>, volume: &Name) -> Result<Opened, Failure> {
-        self.fronts.check().map_err(|error| of_device(&error))?;
+    fn open(
+        &mut self,
+        path: &Path,
+        asker: Option<i32>,
+        volume: &Name,
+        kind: FrontKind,
+    ) -> Result<Opened, Failure> {
+        self.fronts.check(kind).map_err(|error| of_device(&error))?;
         let seen = as_seen_by(asker, path);
         let disk = Disk::open(&seen, DISK_PATIENCE).map_err(|error| of_disk(&error))?;
         check_disk(&self.dirs, self.state.state(), volume, &disk)?;
@@ -225,6 +234,10 @@ impl Clerk {
             .fronts
             .start(config)
             .map_err(|error| of_device(&error))?;
+        if front.is_stable() {
+            let link = front.path();
+            return Ok(Started { front, link });
+        }
         let published = device::link::publish(&self.dirs.dev, &group, &volume, &front.path());
         let link = published.map_err(|error| {
             self.served.insert(volume.clone());

@@ -7,6 +7,7 @@
 use super::barrier::{self, Barriers};
 use super::clerk::{Done, Job};
 use super::core::{Core, CoreEvent, Facts, Mode, Output};
+use super::front::FrontKind;
 use super::members::Members;
 use super::ports::Link;
 use super::records;
@@ -108,6 +109,7 @@ pub(super) struct Adding {
     /// The disk, as the operator calls it.
     pub(super) path: PathBuf,
     pub(super) shape: crate::device::Shape,
+    pub(super) kind: FrontKind,
     pub(super) reply: ReplyTo,
 }
 

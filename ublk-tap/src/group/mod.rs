@@ -34,5 +34,5 @@ pub(crate) use backoff::Backoff;
 pub use barrier::Barriers;
 pub use departure::Departure;
 pub use driver::{Driver, DriverConfig, Input};
-pub use front::{Front, Fronts, Ublk};
+pub use front::{Front, FrontKind, Fronts, HostFronts};
 pub use volume::Place;

@@ -2,6 +2,7 @@
 
 use super::core::Mode;
 use super::driver::Driver;
+use super::front::FrontKind;
 use super::tapped::Tapped;
 use super::volume::Place;
 use crate::control::{GroupStatus, VolumeStatus, iso_8601};
@@ -67,7 +68,10 @@ impl Driver {
         let total_bytes = tapped.disk.size_bytes();
         let (state, reason) = self.state_of(now, index, tapped);
         let is_copying = matches!(self.core.place(index), Some(Place::Copying { .. }));
-        let link = device::link::path(&self.dirs.dev, &self.group, &tapped.name);
+        let link = match tapped.kind {
+            FrontKind::Ublk => device::link::path(&self.dirs.dev, &self.group, &tapped.name),
+            FrontKind::Nbd => self.dirs.nbd_socket(&self.group, &tapped.name),
+        };
         VolumeStatus {
             name: tapped.name.to_string(),
             device: tapped
@@ -75,6 +79,7 @@ impl Driver {
                 .as_ref()
                 .map(|front| front.path().display().to_string()),
             link: link.display().to_string(),
+            frontend: tapped.kind.to_string(),
             disk: tapped.path.display().to_string(),
             identity: tapped.disk.identity().into(),
             size_bytes: total_bytes,

@@ -6,7 +6,6 @@ use super::driver::Driver;
 use super::removal::Removal;
 use crate::cli::Failure;
 use crate::device::RetireError;
-use std::path::Path;
 use std::time::Instant;
 use wire::{Name, VolumeIndex};
 
@@ -16,16 +15,14 @@ impl Driver {
         let claimed = volumes.iter().find_map(|index| {
             let tapped = self.tapped.get(index)?;
             let front = tapped.front.as_ref()?;
-            (front.is_claimed() && !tapped.is_gone).then(|| (&tapped.name, front.path()))
+            (front.is_claimed() && !tapped.is_gone).then(|| (&tapped.name, front.in_use_words()))
         });
-        claimed.map(|(name, path)| self.in_use(name, &path))
+        claimed.map(|(name, words)| self.in_use(name, &words))
     }
 
-    fn in_use(&self, name: &Name, path: &Path) -> Failure {
+    fn in_use(&self, name: &Name, words: &str) -> Failure {
         let group = &self.group;
-        let path = path.display();
-        let text = format!("{group}/{name} is in use: {path} is mounted or held; unmount it first");
-        Failure::refused(text)
+        Failure::refused(format!("{group}/{name} is in use: {words}"))
     }
 
     /// Has what the kernel caches for the devices written. What cannot be is a reason to refuse,
@@ -38,16 +35,16 @@ impl Driver {
             }
             let tapped = self.tapped.get_mut(index);
             let front = tapped.and_then(|tapped| tapped.front.as_mut());
-            let retired = front.map(|front| (front.retire(must_be_free), front.path()));
+            let retired = front.map(|front| (front.retire(must_be_free), front.in_use_words()));
             let name = self.members.name(*index);
             match (retired, name) {
                 (Some((Err(RetireError::Writing), _)), _) => continue,
-                (Some((Err(RetireError::InUse), path)), Some(name)) => {
-                    return Some(self.in_use(name, &path));
+                (Some((Err(RetireError::InUse), words)), Some(name)) => {
+                    return Some(self.in_use(name, &words));
                 }
-                (Some((Err(error), path)), Some(name)) => {
-                    let (group, path) = (&self.group, path.display());
-                    tracing::error!(%error, %path, volume = %name, "cached writes are lost");
+                (Some((Err(error), _)), Some(name)) => {
+                    let group = &self.group;
+                    tracing::error!(%error, volume = %name, "cached writes are lost");
                     if removal.manner == Manner::Whole {
                         let text = format!(
                             "{group}/{name}: {error}; look for what is lost, then remove it with \

@@ -2,7 +2,7 @@
 
 use super::clerk::Opened;
 use super::driver::Adding;
-use super::front::Front;
+use super::front::{Front, FrontKind};
 use super::rate::Rate;
 use crate::control::ReplyTo;
 use crate::copier::{Copier, REREADS_MAX, Rereads};
@@ -23,6 +23,7 @@ pub(super) struct Tapped {
     pub(super) disk: Arc<Disk>,
     pub(super) ranges: Arc<RangeTable>,
     pub(super) shape: Shape,
+    pub(super) kind: FrontKind,
     pub(super) copier: Option<Copier>,
     pub(super) front: Option<Box<dyn Front>>,
     pub(super) link: PathBuf,
@@ -50,6 +51,7 @@ impl Tapped {
             disk: opened.disk,
             ranges: Arc::new(RangeTable::new()),
             shape: adding.shape,
+            kind: adding.kind,
             copier: None,
             front: None,
             link: PathBuf::new(),

@@ -76,6 +76,19 @@ impl Dirs {
         self.group_run(group).join("shipper.sock")
     }
 
+    /// Socket of a volume that is served over NBD. Names have no dots: it is never another file's.
+    pub fn nbd_socket(&self, group: &Name, volume: &Name) -> PathBuf {
+        self.group_run(group).join(format!("{volume}{NBD_SUFFIX}"))
+    }
+
+    /// Sockets of volumes, served or left by a tap that was killed.
+    pub fn nbd_sockets(&self, group: &Name) -> Vec<PathBuf> {
+        let name = |text: &str| Name::new(text.strip_suffix(NBD_SUFFIX)?).ok();
+        let volumes = names_in(&self.group_run(group), name);
+        let socket = |volume| self.nbd_socket(group, volume);
+        volumes.iter().map(socket).collect()
+    }
+
     /// Locked by the group's tap as long as it lives.
     pub fn lock(&self, group: &Name) -> PathBuf {
         self.group_run(group).join("lock")
@@ -114,6 +127,7 @@ impl Dirs {
 }
 
 const STATE_SUFFIX: &str = ".state";
+const NBD_SUFFIX: &str = ".nbd";
 
 fn dir(variable: &str, usual: &str) -> PathBuf {
     let named = std::env::var_os(variable).filter(|value| !value.is_empty());

@@ -39,6 +39,8 @@ pub struct Settings {
     pub shipper: ShipperMode,
     /// How long a stop by signal may take to drain.
     pub stop: Duration,
+    /// Group whose members may use volumes that are served over NBD.
+    pub nbd_group: Option<u32>,
 }
 
 /// Who runs the shipper.
@@ -85,6 +87,7 @@ struct File {
     request_bytes: Option<toml::Spanned<ByteSize>>,
     shipper: Option<ShipperMode>,
     stop_ms: Option<toml::Spanned<u64>>,
+    nbd_group: Option<toml::Spanned<String>>,
 }
 
 /// A value out of its bounds, and where it is.
@@ -109,6 +112,7 @@ impl Default for Settings {
             request_bytes: 512 << 10,
             shipper: ShipperMode::Child,
             stop: Duration::from_millis(10_000),
+            nbd_group: None,
         }
     }
 }
@@ -156,6 +160,9 @@ impl Settings {
         settings.queues = within("queues", &file.queues, &QUEUES)?.unwrap_or(settings.queues);
         settings.depth = within("depth", &file.depth, &DEPTH)?.unwrap_or(settings.depth);
         settings.shipper = file.shipper.unwrap_or(settings.shipper);
+        if let Some(name) = &file.nbd_group {
+            settings.nbd_group = Some(group_id(name)?);
+        }
         Ok(settings)
     }
 }
@@ -187,6 +194,26 @@ fn request_bytes(bytes: &toml::Spanned<ByteSize>) -> Result<u32, Bad> {
             reason: "request_bytes must be whole pages of 4 KiB, at most 1 MiB".into(),
         }),
     }
+}
+
+/// The number of a group of users: a number, or a name of the local table. Nobody on the network is
+/// asked, who might wait for our own disk.
+fn group_id(name: &toml::Spanned<String>) -> Result<u32, Bad> {
+    let wanted = name.get_ref();
+    let table = fs::read_to_string("/etc/group").unwrap_or_default();
+    let entry = |line: &str| {
+        let mut fields = line.split(':');
+        let is_it = fields.next() == Some(wanted.as_str());
+        fields.nth(1).filter(|_| is_it)?.parse().ok()
+    };
+    let found = wanted
+        .parse()
+        .ok()
+        .or_else(|| table.lines().find_map(entry));
+    found.ok_or_else(|| Bad {
+        at: at(name),
+        reason: format!("nbd_group is {wanted:?}, which is no group of this host"),
+    })
 }
 
 fn within<T: Copy + PartialOrd + std::fmt::Display>(
@@ -245,7 +272,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "ring_bytes = \"4MiB\"\npark_ms = 500\nqueues = 4\ndepth = 32\n\
-                    request_bytes = 65536\nshipper = \"external\"\nstop_ms = 100\n";
+                    request_bytes = 65536\nshipper = \"external\"\nstop_ms = 100\nnbd_group = \"root\"\n";
         let settings = Settings::parse(text).unwrap_or_else(|bad| panic!("{}", bad.reason));
         let expected = Settings {
             ring_bytes: 4 << 20,
@@ -255,6 +282,7 @@ mod tests {
             request_bytes: 65536,
             shipper: ShipperMode::External,
             stop: Duration::from_millis(100),
+            nbd_group: Some(0),
         };
         assert_eq!(settings, expected);
     }
@@ -277,6 +305,7 @@ mod tests {
             ("\n\npark_ms = 0\n", "line 3", "park_ms"),
             ("request_bytes = \"2MiB\"\n", "line 1", "1 MiB"),
             ("shipper = \"nobody\"\n", "line 1", "nobody"),
+            ("nbd_group = \"no-such\"\n", "line 1", "no group of this"),
             ("ring_bytes = \"much\"\n", "line 1", "much"),
             ("= 3\n", "line 1", "line 1"),
         ] {

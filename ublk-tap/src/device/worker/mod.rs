@@ -74,6 +74,8 @@ pub(super) struct Worker<P> {
     overlapping: usize,
     /// Writes that wait leave few tags for reads.
     is_crowded: bool,
+    /// The driver keeps reads back behind writes.
+    is_held_up: bool,
     /// Tags that wait for memory, in their order.
     starved: VecDeque<u16>,
     /// Tags whose disk operation is tried again after a pause.
@@ -130,6 +132,7 @@ impl<P: Port> Worker<P> {
             line: VecDeque::new(),
             overlapping: 0,
             is_crowded: false,
+            is_held_up: false,
             starved: VecDeque::new(),
             resting: Vec::new(),
             granted: Vec::new(),
@@ -207,6 +210,12 @@ impl<P: Port> Worker<P> {
         self.serve_line();
     }
 
+    /// Whether the driver keeps requests back, reads among them, until writes it handed out have
+    /// ended.
+    pub(super) fn hold_up(&mut self, is_held_up: bool) {
+        self.is_held_up = is_held_up;
+    }
+
     /// All events at hand were handled; what they brought goes out together.
     pub(super) fn end_turn(&mut self) {
         self.mark = None;
@@ -221,7 +230,8 @@ impl<P: Port> Worker<P> {
     fn count_tags(&mut self) {
         // One that overlaps a write in line waits as long as that one.
         let held = self.line.len() + self.overlapping;
-        let is_crowded = held > 0 && held >= self.jobs.len() - (self.jobs.len() / 4).max(1);
+        let is_full = held >= self.jobs.len() - (self.jobs.len() / 4).max(1);
+        let is_crowded = held > 0 && (is_full || self.is_held_up);
         if is_crowded != self.is_crowded {
             self.is_crowded = is_crowded;
             self.volume.parking.crowd(is_crowded);

@@ -9,7 +9,7 @@ use crate::control::{
 };
 use crate::device::{DeviceConfig, DeviceError, Fault, FaultList, RetireError, Stats, StopError};
 use crate::group::clerk::{Clerk, Job};
-use crate::group::{Driver, DriverConfig, Front, Fronts, Input};
+use crate::group::{Driver, DriverConfig, Front, FrontKind, Fronts, Input};
 use crate::ranges::{HeldRange, Range, RangeTable};
 use crate::settings::{Dirs, Settings};
 use crate::shipper::{Account, Admission, Port};
@@ -227,6 +227,7 @@ impl Tap {
             queues: None,
             depth: None,
             ring_bytes: None,
+            frontend: FrontKind::Ublk,
         }));
         match reply {
             Reply::Added(added) => Ok(added),
@@ -514,7 +515,7 @@ impl FakeFronts {
 }
 
 impl Fronts for FakeFronts {
-    fn check(&self) -> Result<(), DeviceError> {
+    fn check(&self, _kind: FrontKind) -> Result<(), DeviceError> {
         Ok(())
     }
 
