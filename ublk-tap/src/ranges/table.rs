@@ -31,6 +31,7 @@ pub(super) enum Fault {
     None,
     ForgetsWaiters,
     SeesFirstChunkOnly,
+    SeesNothing,
 }
 
 /// The shards a range touches, one bit each.
@@ -45,6 +46,15 @@ impl RangeTable {
             next_id: AtomicU64::new(0),
             #[cfg(test)]
             fault: Fault::None,
+        }
+    }
+
+    /// One that keeps nobody apart.
+    #[cfg(test)]
+    pub(crate) fn blind() -> Self {
+        Self {
+            fault: Fault::SeesNothing,
+            ..Self::new()
         }
     }
 
@@ -100,8 +110,10 @@ impl RangeTable {
 
     fn blockers(&self, shard: &Shard, range: Range) -> usize {
         #[cfg(test)]
-        if self.fault == Fault::ForgetsWaiters {
-            return shard.blockers_without_waiters(range);
+        match self.fault {
+            Fault::SeesNothing => return 0,
+            Fault::ForgetsWaiters => return shard.blockers_without_waiters(range),
+            Fault::None | Fault::SeesFirstChunkOnly => {}
         }
         shard.blockers(range)
     }
