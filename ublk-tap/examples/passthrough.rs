@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use ublk_tap::device::{
-    Device, DeviceConfig, Parking, RetireError, Shape, become_io_flusher, kernel,
+    Device, DeviceConfig, Frontend, Parking, RetireError, Shape, become_io_flusher, kernel,
 };
 use ublk_tap::disk::Disk;
 use ublk_tap::ranges::RangeTable;
@@ -166,6 +166,7 @@ fn serve(
         ranges: Arc::new(RangeTable::new()),
         parking: Arc::clone(parking),
         shape: options.shape,
+        frontend: Frontend::Ublk,
     }) {
         Ok(device) => device,
         Err(error) => {

@@ -337,7 +337,9 @@ fn without_the_kernel_module_the_operator_is_told_how_to_load_it() {
     }
     let host = Host::new();
     host.enrol();
-    host.add_refused(&host.disk("a.img", 1 << 20), PRIVILEGE, "modprobe ublk_drv");
+    let disk = host.disk("a.img", 1 << 20);
+    host.add_refused(&disk, PRIVILEGE, "modprobe ublk_drv");
+    host.add_refused(&disk, PRIVILEGE, "add with `--frontend nbd`");
 }
 
 #[test]

@@ -237,7 +237,7 @@ impl<'c> Session<'c> {
             (None, Some(payload)) if io.op == Op::Read && !self.outbox.is_broken() => {
                 // Its memory is held until it was sent.
                 let reply = Reply::data(terms, cookie, io.offset_bytes, payload);
-                return self.outbox.put(reply);
+                self.outbox.put(reply);
             }
             (errno, payload) => {
                 if let Some(payload) = payload {

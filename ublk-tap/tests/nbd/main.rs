@@ -1,0 +1,9 @@
+//! A volume served over NBD, as an operator and the clients he has meet it: the real tap, a disk that
+//! is a file, the ring emptied by the test into a replica. Nothing here needs a kernel with ublk.
+
+#![allow(clippy::unwrap_used)]
+
+mod clients;
+mod host;
+mod life;
+mod sink;
