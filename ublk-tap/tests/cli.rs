@@ -325,6 +325,22 @@ fn sizes_no_device_can_have_are_refused() {
     };
     add(&["--queues", "0"], "queues is 0");
     add(&["--depth", "5000"], "depth is 5000");
+    add(&["--frontend", "floppy"], "nbd");
+    let long = "x".repeat(64);
+    host.refused(
+        &[
+            "add",
+            &disk,
+            "--group",
+            &long,
+            "--volume",
+            &long,
+            "--frontend",
+            "nbd",
+        ],
+        USAGE,
+        "use a shorter name",
+    );
     add(&["--ring-size", "5MiB"], "power of two");
     add(&["--ring-size", "much"], "not a size");
 }

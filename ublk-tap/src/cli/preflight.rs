@@ -5,8 +5,8 @@ use super::exit::{Exit, Failure};
 use crate::daemon::{of_enrolment, of_settings};
 use crate::disk::Disk;
 use crate::group::clerk::{check_disk, of_device, of_disk, of_state};
-use crate::group::{Fronts, HostFronts};
-use crate::settings::{Dirs, Enrolment, Settings, Span, check_ring, check_shape};
+use crate::group::{FrontKind, Fronts, HostFronts};
+use crate::settings::{Dirs, Enrolment, Settings, Span, check_ring, check_shape, check_socket};
 use crate::shipper::{Account, Program};
 use crate::state::{State, StateFile};
 use std::io::Read;
@@ -38,6 +38,10 @@ pub(super) fn check(dirs: &Dirs, args: &AddArgs, disk: &Path) -> Result<(), Fail
         args.depth.unwrap_or(settings.depth),
     );
     check_shape(queues, depth).map_err(Failure::usage)?;
+    if args.frontend == FrontKind::Nbd {
+        let socket = dirs.nbd_socket(&args.group, &args.volume);
+        check_socket(&socket).map_err(Failure::usage)?;
+    }
     let question = check_own(dirs, args, disk)?;
     Enrolment::load(&dirs.identity()).map_err(|error| of_enrolment(&error))?;
     HostFronts

@@ -3,13 +3,14 @@
 use super::clerk::{Done, Job, Opened, Started};
 use super::core::{CoreEvent, Mode, Start};
 use super::driver::{Adding, Driver, Input};
+use super::front::FrontKind;
 use super::members::NoNumber;
 use super::tapped::Tapped;
 use crate::cli::Failure;
 use crate::control::{AddRequest, Added, Reply, ReplyTo};
 use crate::copier::{Copier, CopierConfig};
 use crate::device::{DeviceConfig, NbdPlace, Shape};
-use crate::settings::{ByteSize, check_shape};
+use crate::settings::{ByteSize, check_shape, check_socket};
 use ring::handoff::Volumes;
 use std::sync::Arc;
 use std::time::Instant;
@@ -69,6 +70,10 @@ impl Driver {
             io_bytes_max: self.settings.request_bytes,
         };
         check_shape(shape.queues, shape.depth).map_err(Failure::usage)?;
+        if request.frontend == FrontKind::Nbd {
+            let socket = self.dirs.nbd_socket(group, &volume);
+            check_socket(&socket).map_err(Failure::usage)?;
+        }
         Ok((volume, shape))
     }
 

@@ -96,6 +96,8 @@ struct Bad {
     reason: String,
 }
 
+/// Longest path of a Unix socket.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 const FILE_BYTES_MAX: u64 = 64 << 10;
 const PARK_MS: std::ops::RangeInclusive<u64> = 1..=600_000;
 const STOP_MS: std::ops::RangeInclusive<u64> = 1..=600_000;
@@ -176,6 +178,19 @@ pub fn check_shape(queues: u16, depth: u16) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Why nobody could connect to a socket at `path`, in words.
+pub fn check_socket(path: &Path) -> Result<(), String> {
+    let length = path.as_os_str().len();
+    if length <= SOCKET_PATH_BYTES_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "the socket {} would have a path of {length} bytes, {SOCKET_PATH_BYTES_MAX} is the most \
+         the kernel takes; use a shorter name for the volume or the group",
+        path.display()
+    ))
 }
 
 /// Why a ring cannot have this size, in words.

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const REFUSED: i32 = 3;
@@ -88,6 +88,83 @@ fn a_volume_with_a_client_is_not_taken_away_and_the_client_is_named() {
     host.refused(&["remove", "pg/data", "--abandon"], REFUSED, &words);
     drop(connected);
     host.ok(&["remove", "pg/data"]);
+}
+
+#[test]
+fn writes_during_the_first_copy_are_in_it_or_follow_it() {
+    let Some(mut nbdcopy) = client("nbdcopy") else {
+        return;
+    };
+    let host = Host::new();
+    let disk = host.file("disk").display().to_string();
+    let volume = ["add", &disk, "--group", "pg", "--volume", "data"];
+    fs::write(host.file("image"), pattern(SIZE, 9)).unwrap();
+    host.ok(&[&volume[..], &["--frontend", "nbd", "--offline"]].concat());
+    said(
+        nbdcopy
+            .arg(host.file("image"))
+            .arg(host.uri())
+            .output()
+            .unwrap(),
+    );
+    eventually("it is whole", || host.volume()["state"] == "ready");
+    host.agrees();
+    assert!(host.disk() == pattern(SIZE, 9));
+    host.ok(&["remove", "pg"]);
+}
+
+#[test]
+fn a_write_the_disk_refuses_is_an_error_for_the_client_and_is_read_again_for_the_receiver() {
+    let Some(mut qemu_io) = client("qemu-io") else {
+        return;
+    };
+    let host = Host::new();
+    // Whatever this tap writes beyond 40 MiB of a file fails.
+    let plain = host.command(&[]);
+    let script = "trap '' XFSZ; ulimit -f 40960; exec \"$0\" run --group pg --ring-size 4MiB";
+    let mut command = Command::new("bash");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_ublk-tap")]);
+    for (variable, value) in plain.get_envs() {
+        command.env(variable, value.unwrap());
+    }
+    let log = fs::File::create(host.path("log")).unwrap();
+    let _tap = Running(command.stderr(log).stdin(Stdio::null()).spawn().unwrap());
+    let is_up = || UnixStream::connect(host.path("run/pg/control.sock")).is_ok();
+    eventually("the tap runs", is_up);
+    host.add();
+    qemu_io.args(["-f", "raw", &host.uri(), "-c", "write -P 7 39M 2M"]);
+    qemu_io.args(["-c", "write -P 9 1M 1M", "-c", "read -P 9 1M 1M"]);
+    let output = qemu_io.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("write failed") && told.contains("wrote 1048576"),
+        "{told}"
+    );
+    assert!(
+        told.contains("read 1048576") && !told.contains("verification"),
+        "{told}"
+    );
+    eventually("it is told", || {
+        host.volume()["disk_errors"].as_u64() >= Some(1)
+    });
+    // A barrier waits for what has to be read again.
+    host.ok(&["barrier", "pg", "--wait", "durable"]);
+    host.agrees();
+    host.ok(&["remove", "pg"]);
+}
+
+#[test]
+fn a_socket_somebody_removed_is_noticed() {
+    if !can_tap() {
+        return;
+    }
+    let host = Host::with_volume();
+    fs::remove_file(host.socket()).unwrap();
+    eventually("it is told", || host.volume()["state"] == "gone");
+    host.ok(&["remove", "pg/data"]);
+    host.add();
+    host.agrees();
+    host.ok(&["remove", "pg"]);
 }
 
 /// A writer that goes on until it is told not to.

@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 
 /// How long a client may take to say what it wants.
 const HAGGLE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the system is asked again for what it does not have.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes read at once while haggling: the longest option, with room.
 const HAGGLE_BYTES: usize = 32 << 10;
 
@@ -88,7 +90,8 @@ fn accept(
             PollFd::new(bell, PollFlags::IN),
         ];
         if poll(&mut polled, None).is_err() {
-            continue; // interrupted
+            std::thread::sleep(RETRY_INTERVAL); // interrupted, or out of memory
+            continue;
         }
         match listener.accept() {
             Ok((socket, _)) => {
@@ -98,7 +101,7 @@ fn accept(
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // Out of descriptors, for now.
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            Err(_) => std::thread::sleep(RETRY_INTERVAL),
         }
     }
 }

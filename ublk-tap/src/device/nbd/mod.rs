@@ -40,6 +40,7 @@ use negotiate::Export;
 use roster::Roster;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use uring::Uring;
@@ -95,7 +96,7 @@ impl NbdDevice {
                 description: format!("{}/{}", config.group, config.volume),
                 size_bytes: config.disk.size_bytes(),
                 sector_bytes: traits.sector_bytes,
-                preferred_bytes: traits.physical_bytes.max(4096),
+                preferred_bytes: preferred_bytes(&traits),
                 flags: flags_of(&traits),
             },
             can_trim: punches(&traits),
@@ -142,9 +143,15 @@ impl NbdDevice {
         self.roster.anybody()
     }
 
-    /// Whether nobody listens any more, without [`Self::stop`].
+    /// Whether nobody can connect any more, without [`Self::stop`]: somebody removed the socket.
     pub fn has_ended(&self) -> bool {
-        self.listener.as_ref().is_none_or(JoinHandle::is_finished)
+        let is_ending = self.roster.ends().load(Ordering::Acquire);
+        !is_ending && !(self.is_listening() && self.path.exists())
+    }
+
+    fn is_listening(&self) -> bool {
+        let listener = self.listener.as_ref();
+        listener.is_some_and(|listener| !listener.is_finished())
     }
 
     /// Lets no new client in until [`Self::stay`]; with `must_be_free`, refused while there is one.
@@ -167,7 +174,7 @@ impl NbdDevice {
     pub fn stop(&mut self, within: Duration) -> Result<(), StopError> {
         self.end();
         let deadline = Instant::now() + within;
-        while self.roster.len() > 0 || !self.has_ended() {
+        while self.roster.len() > 0 || self.is_listening() {
             if Instant::now() >= deadline {
                 return Err(StopError::Draining);
             }
@@ -191,6 +198,14 @@ impl Drop for NbdDevice {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The protocol wants a power of two, no larger than a request.
+fn preferred_bytes(traits: &Traits) -> u32 {
+    let bytes = traits.physical_bytes.max(4096).checked_next_power_of_two();
+    bytes.map_or(wire::PAYLOAD_BYTES_MAX, |bytes| {
+        bytes.min(wire::PAYLOAD_BYTES_MAX)
+    })
 }
 
 /// What an export over this disk can do. Flushes and FUA are always offered: both reach the disk,

@@ -43,8 +43,11 @@ impl Outbox {
         self.has_kernel
     }
 
+    /// Sends `reply` after those before it; to nobody, if there is nobody any more.
     pub(super) fn put(&mut self, reply: Reply) {
-        self.waiting.push_back(reply);
+        if !self.is_broken {
+            self.waiting.push_back(reply);
+        }
     }
 
     /// Hands the kernel what waits, if it has nothing.

@@ -250,7 +250,6 @@ impl<'c> Session<'c> {
                 }
                 match errno {
                     Some(errno) => self.refuse(cookie, errno),
-                    None if self.outbox.is_broken() => {}
                     None => self.outbox.put(Reply::done(terms, cookie)),
                 }
             }
@@ -258,9 +257,7 @@ impl<'c> Session<'c> {
     }
 
     fn refuse(&mut self, cookie: u64, errno: i32) {
-        if !self.outbox.is_broken() {
-            self.outbox.put(Reply::failed(self.terms(), cookie, errno));
-        }
+        self.outbox.put(Reply::failed(self.terms(), cookie, errno));
     }
 
     fn terms(&self) -> Terms {
