@@ -31,6 +31,12 @@ pub enum DeviceError {
         /// How long we waited.
         within: Duration,
     },
+    /// There is no io_uring for us.
+    #[error(
+        "this host gives us no io_uring ({0}); use Linux 5.6 or newer, and allow it (sysctl \
+         kernel.io_uring_disabled=0)"
+    )]
+    NoUring(io::Error),
     /// Nobody can connect.
     #[error("cannot listen at {}: {source}", path.display())]
     Socket {
@@ -75,7 +81,7 @@ impl DeviceError {
     /// The exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoDriver | Self::NoPermission | Self::NoFeature(_) => 5,
+            Self::NoDriver | Self::NoPermission | Self::NoFeature(_) | Self::NoUring(_) => 5,
             Self::BadShape(_) => 2,
             Self::TimedOut { .. } => 4,
             Self::Refused { .. } | Self::Socket { .. } => 1,

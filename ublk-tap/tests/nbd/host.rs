@@ -13,7 +13,8 @@ pub(crate) const SIZE: usize = 48 << 20;
 
 pub(crate) struct Host {
     root: tempfile::TempDir,
-    /// Not on a tmpfs, so that the disk is read and written past the page cache where it can be.
+    /// Not on a tmpfs but where speed is measured, so that the disk is read and written past the
+    /// page cache where it can be.
     files: tempfile::TempDir,
     pub(crate) sink: Sink,
 }
@@ -24,6 +25,11 @@ pub(crate) struct Running(pub(crate) Child);
 impl Host {
     /// With a disk full of data, and nothing added.
     pub(crate) fn new() -> Self {
+        Self::with_files_in(Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    /// The same, with the disk in `dir`.
+    pub(crate) fn with_files_in(dir: &Path) -> Self {
         let root = tempfile::tempdir_in("/dev/shm").unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for dir in ["etc/identity", "state", "run", "dev"] {
@@ -32,7 +38,7 @@ impl Host {
         let write = |file: &str, text: &str| fs::write(root.path().join(file), text).unwrap();
         write("etc/identity/receiver.toml", "source = \"db1\"\n");
         write("etc/pg.toml", "shipper = \"external\"\nstop_ms = 2000\n");
-        let files = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let files = tempfile::tempdir_in(dir).unwrap();
         fs::write(files.path().join("disk"), pattern(SIZE, 3)).unwrap();
         let sink = Sink::start(&root.path().join("run/pg/shipper.sock"), SIZE);
         Self { root, files, sink }

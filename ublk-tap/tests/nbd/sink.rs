@@ -14,6 +14,8 @@ pub(crate) struct Sink {
     replica: Arc<Mutex<Vec<u8>>>,
     /// Newest stamp that is folded.
     upto: Arc<AtomicU64>,
+    /// Records are acknowledged and not looked at.
+    forgets: Arc<AtomicBool>,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -31,17 +33,24 @@ impl Sink {
     pub(crate) fn start(socket: &Path, size_bytes: usize) -> Self {
         let replica = Arc::new(Mutex::new(vec![0xee; size_bytes]));
         let (upto, ends) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let forgets = Arc::<AtomicBool>::default();
         let thread = {
             let (replica, upto, ends) = (replica.clone(), upto.clone(), ends.clone());
-            let socket = socket.to_owned();
-            std::thread::spawn(move || attend(&socket, &replica, &upto, &ends))
+            let (socket, forgets) = (socket.to_owned(), forgets.clone());
+            std::thread::spawn(move || attend(&socket, &replica, &upto, &forgets, &ends))
         };
         Self {
             replica,
             upto,
+            forgets,
             ends,
             thread: Some(thread),
         }
+    }
+
+    /// From now on only the cursor is moved, as fast as can be.
+    pub(crate) fn forget(&self) {
+        self.forgets.store(true, Ordering::Release);
     }
 
     /// Waits until everything up to `stamp` is folded.
@@ -71,7 +80,13 @@ impl Drop for Sink {
     }
 }
 
-fn attend(socket: &Path, replica: &Mutex<Vec<u8>>, upto: &AtomicU64, ends: &AtomicBool) {
+fn attend(
+    socket: &Path,
+    replica: &Mutex<Vec<u8>>,
+    upto: &AtomicU64,
+    forgets: &AtomicBool,
+    ends: &AtomicBool,
+) {
     let mut session = None;
     while !ends.load(Ordering::Acquire) {
         let Some(current) = &mut session else {
@@ -86,7 +101,8 @@ fn attend(socket: &Path, replica: &Mutex<Vec<u8>>, upto: &AtomicU64, ends: &Atom
             session = None;
             continue;
         }
-        match current.fold(&mut replica.lock().unwrap()) {
+        let forgets = forgets.load(Ordering::Acquire);
+        match current.fold(&mut replica.lock().unwrap(), forgets) {
             Some(stamp) => upto.store(stamp.0, Ordering::Release),
             None => std::thread::sleep(Duration::from_millis(1)),
         }
@@ -124,8 +140,8 @@ impl Session {
     }
 
     /// Folds and acknowledges what has settled; none if there was nothing.
-    fn fold(&mut self, replica: &mut [u8]) -> Option<Stamp> {
-        let (upto, entries) = self.settled()?;
+    fn fold(&mut self, replica: &mut [u8], forgets: bool) -> Option<Stamp> {
+        let (upto, entries) = self.settled(forgets)?;
         for entry in &entries {
             let fields = &entry.fields;
             let at = fields.offset_bytes as usize;
@@ -147,12 +163,15 @@ impl Session {
     }
 
     /// What has settled well since the last time, and up to which stamp.
-    fn settled(&self) -> Option<(Stamp, Vec<Entry>)> {
+    fn settled(&self, forgets: bool) -> Option<(Stamp, Vec<Entry>)> {
         let (mut voids, mut entries) = (Vec::new(), Vec::new());
         let scanned = self.consumer.settle_scan(self.at, 1024, &mut voids);
         let upto = scanned.expect("the ring is sound");
         if upto == self.at {
             return None;
+        }
+        if forgets {
+            return Some((upto, entries));
         }
         let count = upto.records_since(self.at) as usize;
         let peeked = self.consumer.peek_filled(self.at, count, &mut entries);

@@ -80,7 +80,7 @@ const POOL_BYTES: usize = 4 << 20;
 impl NbdDevice {
     /// Whether this kernel has what is needed.
     pub fn check() -> Result<(), DeviceError> {
-        Uring::probe().map_err(|error| DeviceError::refused("set up an io_uring", error))
+        Uring::probe().map_err(DeviceError::NoUring)
     }
 
     /// Serves the volume at `place`; when this returns, clients are taken.
@@ -146,7 +146,8 @@ impl NbdDevice {
     /// Whether nobody can connect any more, without [`Self::stop`]: somebody removed the socket.
     pub fn has_ended(&self) -> bool {
         let is_ending = self.roster.ends().load(Ordering::Acquire);
-        !is_ending && !(self.is_listening() && self.path.exists())
+        let can_connect = self.is_listening() && self.path.exists();
+        !(is_ending || can_connect)
     }
 
     fn is_listening(&self) -> bool {
