@@ -154,6 +154,23 @@ fn a_write_the_disk_refuses_is_an_error_for_the_client_and_is_read_again_for_the
 }
 
 #[test]
+fn a_socket_that_cannot_be_made_leaves_the_volume_as_it_was() {
+    if !can_tap() {
+        return;
+    }
+    let host = Host::new();
+    fs::create_dir_all(host.socket()).unwrap();
+    let disk = host.file("disk").display().to_string();
+    let volume = ["add", &disk, "--group", "pg", "--volume", "data"];
+    let how = ["--frontend", "nbd", "--offline"];
+    host.refused(&[&volume[..], &how].concat(), 1, "cannot listen at");
+    fs::remove_dir(host.socket()).unwrap();
+    assert!(host.add().contains("new volume"), "nothing is known of it");
+    host.agrees();
+    host.ok(&["remove", "pg"]);
+}
+
+#[test]
 fn a_socket_somebody_removed_is_noticed() {
     if !can_tap() {
         return;

@@ -80,6 +80,17 @@ impl Client {
 
     /// Asks; the cookie of the answer to come.
     pub(super) fn ask(&mut self, what: (u16, u16), at: u64, length: u32, payload: &[u8]) -> u64 {
+        let asked = self.try_ask(what, at, length, payload);
+        asked.expect("it listens")
+    }
+
+    pub(super) fn try_ask(
+        &mut self,
+        what: (u16, u16),
+        at: u64,
+        length: u32,
+        payload: &[u8],
+    ) -> std::io::Result<u64> {
         let (command, flags) = what;
         let cookie = self.next;
         self.next += 1;
@@ -93,8 +104,8 @@ impl Client {
         bytes.extend(at.to_be_bytes());
         bytes.extend(length.to_be_bytes());
         bytes.extend(payload);
-        self.socket.write_all(&bytes).expect("it listens");
-        cookie
+        self.socket.write_all(&bytes)?;
+        Ok(cookie)
     }
 
     pub(super) fn ask_write(&mut self, at: u64, bytes: &[u8]) -> u64 {

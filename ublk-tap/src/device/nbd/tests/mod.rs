@@ -8,3 +8,4 @@ mod live;
 mod negotiate;
 mod requests;
 mod stage;
+mod storm;
