@@ -9,8 +9,8 @@ use ring::{ClaimError, Consumer, RecordFields, Ring, RingConfig};
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 use wire::{Incarnation, Stamp, TimeMark, VolumeIndex};
@@ -86,14 +86,20 @@ impl Bench {
     /// Bytes per second through the ring.
     fn ring_rate(&self, cell: &Cell, time: Duration) -> f64 {
         let (stop, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
-        let done = AtomicU64::new(0);
+        let (started, done) = (Barrier::new(cell.producers + 1), AtomicU64::new(0));
         let mut rate = 0.0;
+        let allocated;
         thread::scope(|scope| {
             for n in 0..cell.producers {
-                let (ring, stop, done) = (&self.ring, &stop, &done);
-                scope.spawn(move || produce(ring, n, cell.bytes, stop, done));
+                let (ring, started, stop, done) = (&self.ring, &started, &stop, &done);
+                scope.spawn(move || {
+                    let source = vec![n as u8; cell.bytes];
+                    started.wait();
+                    produce(ring, &source, stop, done);
+                });
             }
             let consuming = scope.spawn(|| consume(&self.consumer, &is_over));
+            started.wait();
             thread::sleep(time / 10);
             let allocations = Region::new(ALLOCATIONS);
             let (start, before) = (Instant::now(), done.load(Ordering::Relaxed));
@@ -113,17 +119,21 @@ impl Bench {
             is_over.store(true, Ordering::Relaxed);
             let _ = consuming.join();
         });
+        assert!(
+            allocated == 0,
+            "{allocated} allocations on the way of records"
+        );
         rate
     }
 }
 
-fn produce(ring: &Ring, n: usize, bytes: usize, stop: &AtomicBool, done: &AtomicU64) {
-    let source = vec![n as u8; bytes];
+fn produce(ring: &Ring, source: &[u8], stop: &AtomicBool, done: &AtomicU64) {
+    let bytes = source.len();
     while !stop.load(Ordering::Relaxed) {
         let mark = TimeMark(1);
         match ring.claim(bytes as u32, mark) {
             Ok(mut claim) => {
-                claim.payload_mut().copy_from_slice(&source);
+                claim.payload_mut().copy_from_slice(source);
                 let fields = RecordFields::write(VolumeIndex(0), 0, bytes as u32, false);
                 claim.fill(fields).settle();
                 done.fetch_add(1, Ordering::Relaxed);
