@@ -7,7 +7,7 @@ use std::path::Path;
 
 const FILES: u64 = 120;
 
-fn fill_tree(root: &Path, seed: u64) {
+pub(crate) fn fill_tree(root: &Path, seed: u64) {
     let mut bytes = content::Bytes::new(seed);
     for n in 0..FILES {
         let folder = root.join(format!("d{}", n % 7));

@@ -14,6 +14,7 @@ mod filesystems;
 mod hostile;
 mod link_down;
 mod memory;
+mod nbd;
 mod pressure;
 mod queues;
 mod recopy;

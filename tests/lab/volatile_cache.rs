@@ -4,12 +4,23 @@ use e2e::disk::{Mapped, NullDisk, NullSettings, size_bytes};
 use e2e::run::eventually;
 use e2e::{Run, Site, kernel, log_writes};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[test]
 fn flush_and_fua_reach_a_disk_with_a_volatile_cache() {
-    kernel::module("dm_log_writes");
     let site = Site::new("cache");
+    let _disks = flush_and_fua_arrive(&site, |disk| site.protect(disk, "v0"));
+    site.tap(["remove", "cache"]).ok();
+}
+
+/// Fails unless a sync and a synchronous write to the device `protect` makes of a disk, as volume
+/// `v0` of `site`, arrive at that disk. The disks go with what is given back.
+pub(crate) fn flush_and_fua_arrive(
+    site: &Site,
+    protect: impl FnOnce(&Path) -> PathBuf,
+) -> (Mapped, [NullDisk; 2]) {
+    kernel::module("dm_log_writes");
     let disk = NullDisk::new(NullSettings {
         cache_mib: 4,
         ..NullSettings::plain(16)
@@ -22,7 +33,7 @@ fn flush_and_fua_reach_a_disk_with_a_volatile_cache() {
         log.path().display()
     );
     let witness = Mapped::new("ut-witness", &table);
-    let device = site.protect(witness.path(), "v0");
+    let device = protect(witness.path());
     let queue = format!("/sys/block/{}/queue", kernel::block_name(&device));
     let cache = fs::read_to_string(format!("{queue}/write_cache")).unwrap();
     assert_eq!(
@@ -72,5 +83,5 @@ fn flush_and_fua_reach_a_disk_with_a_volatile_cache() {
         "FUA is advertised, so it must arrive as FUA"
     );
     site.assert_replica_equals("v0", &device);
-    site.tap(["remove", "cache"]).ok();
+    (witness, [disk, log])
 }
