@@ -118,7 +118,10 @@ fn volume(volume: &VolumeStatus) -> String {
         ..
     } = volume;
     let device = volume.device.as_deref().unwrap_or("no device");
-    let mut text = format!("{name}  {state}  {device} = {link}");
+    let mut text = format!("{name}  {state}  {device}");
+    if device != link {
+        let _ = write!(text, " = {link}");
+    }
     let _ = write!(text, "  over {disk}, {}", ByteSize(*size_bytes));
     if state == "copying" || state == "unreadable" {
         let _ = write!(text, "\n          {}", progress(volume));

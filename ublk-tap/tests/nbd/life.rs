@@ -91,6 +91,24 @@ fn a_volume_with_a_client_is_not_taken_away_and_the_client_is_named() {
 }
 
 #[test]
+fn somebody_without_the_right_is_turned_away_even_where_the_socket_lets_him_in() {
+    if !can_tap() {
+        return;
+    }
+    use std::os::unix::process::CommandExt;
+    let Some(mut nbdinfo) = client("nbdinfo") else {
+        return;
+    };
+    let host = Host::with_volume();
+    fs::set_permissions(host.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    let mut root = client("nbdinfo").unwrap();
+    said(root.args(["--size", &host.uri()]).output().unwrap());
+    let other = nbdinfo.args(["--size", &host.uri()]).uid(4000).gid(4000);
+    assert!(!other.output().unwrap().status.success());
+    host.ok(&["remove", "pg"]);
+}
+
+#[test]
 fn writes_during_the_first_copy_are_in_it_or_follow_it() {
     let Some(mut nbdcopy) = client("nbdcopy") else {
         return;

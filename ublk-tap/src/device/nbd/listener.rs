@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 const HAGGLE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the system is asked again for what it does not have.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// Largest ring every client's io_uring is told of: it takes a moment that grows with the ring.
+const REGISTERED_BYTES_MAX: usize = 1 << 30;
 /// Bytes read at once while haggling: the longest option, with room.
 const HAGGLE_BYTES: usize = 32 << 10;
 
@@ -205,7 +207,9 @@ fn worker(plan: &Plan, guest: &Guest) -> io::Result<Worker<ClientPort>> {
     let uring = Uring::new(depth, guest.socket.as_raw_fd(), plan.disk.as_raw_fd())?;
     let mut buffers = Buffers::new(POOL_BYTES)?;
     let (first, bytes) = plan.volume.ring.payload_area();
-    let areas = uring.register(&[Area { first, bytes }, buffers.area()]);
+    let ring = (bytes <= REGISTERED_BYTES_MAX).then_some(Area { first, bytes });
+    let areas: Vec<Area> = ring.into_iter().chain([buffers.area()]).collect();
+    let areas = uring.register(&areas);
     let port = ClientPort {
         uring,
         ledger: Ledger::new(depth, plan.shape.io_bytes_max),

@@ -47,7 +47,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             size_bytes: 64 << 20,
-            ring_bytes: 64 << 20,
+            ring_bytes: 16 << 20,
             shape: Shape::default(),
             ranges: RangeTable::new(),
         }
