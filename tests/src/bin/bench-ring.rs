@@ -88,7 +88,7 @@ impl Bench {
         let (stop, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
         let (started, done) = (Barrier::new(cell.producers + 1), AtomicU64::new(0));
         let mut rate = 0.0;
-        let allocated;
+        let allocated: usize;
         thread::scope(|scope| {
             for n in 0..cell.producers {
                 let (ring, started, stop, done) = (&self.ring, &started, &stop, &done);
