@@ -3,12 +3,14 @@
 use clap::{Args, Parser, Subcommand};
 use link::ConnectError;
 use shipper::check::{self, CheckError, Question};
+use shipper::confine::{self, ConfineError};
 use shipper::join::{self, JoinError};
 use shipper::run::{self, Options};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -105,19 +107,32 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(false)
         .init();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let ended = match runtime {
-        Ok(runtime) => runtime.block_on(perform(cli)),
-        Err(error) => Err((FAILED, format!("cannot start: {error}"))),
-    };
-    match ended {
+    match prepare(&cli).and_then(|runtime| runtime.block_on(perform(cli))) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, text)) => {
             eprintln!("ublk-tap-shipper: {text}");
             ExitCode::from(code)
         }
+    }
+}
+
+/// Whatever has the key and speaks to the network is confined first; `join` writes files.
+fn prepare(cli: &Cli) -> Result<Runtime, (u8, String)> {
+    if !matches!(cli.verb, Verb::Join(_)) {
+        confine::confine(&cli.config_dir)
+            .map_err(|error| (confine_code(&error), error.to_string()))?;
+    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| (FAILED, format!("cannot start: {error}")))
+}
+
+fn confine_code(error: &ConfineError) -> u8 {
+    if error.is_not_joined() {
+        REFUSED
+    } else {
+        PRIVILEGE
     }
 }
 

@@ -7,6 +7,7 @@ use crate::drive::{Ending, RingReader, TapEnd, TapError, Work};
 use crate::enrolment::{Enrolment, EnrolmentError};
 use ring::handoff::{Channel, ConsumerFds, LinkReport, LinkState, ToTap, Welcome};
 use ring::{Consumer, OpenError, RingFault};
+use rustix::process::geteuid;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub struct Options {
 enum Trouble {
     #[error("cannot reach the tap at {0}: {1}")]
     Connect(PathBuf, io::Error),
+    #[error("{0} is not a tap's socket: a process of user {1} listens there")]
+    Stranger(PathBuf, u32),
     #[error("the tap did not hand over its ring: {0}")]
     Welcome(#[from] TapError),
     #[error("the tap did not hand over its ring in time")]
@@ -100,7 +103,7 @@ fn wait_after(trouble: &Trouble) -> Duration {
 /// Serves one life of a tap.
 async fn serve(options: &Options, stop: watch::Receiver<bool>) -> Result<Ending, Trouble> {
     let path = options.run.join(options.group.as_str()).join(SOCKET_FILE);
-    let channel = Channel::connect(&path).map_err(|error| Trouble::Connect(path, error))?;
+    let channel = reach(path)?;
     let mut tap = TapEnd::new(channel).map_err(Trouble::Watch)?;
     let (welcome, fds) = tokio::select! {
         welcome = tokio::time::timeout(WELCOME_PATIENCE, tap.welcome()) => {
@@ -118,6 +121,23 @@ async fn serve(options: &Options, stop: watch::Receiver<bool>) -> Result<Ending,
     };
     let work = start(welcome, fds, tap, options, enrolment)?;
     Ok(work.run(stopped(stop)).await)
+}
+
+/// Connects to a tap, which is root or of our own user; what another hands over is not shipped.
+fn reach(path: PathBuf) -> Result<Channel, Trouble> {
+    let reached = Channel::connect(&path).and_then(|channel| {
+        let peer = channel.peer()?;
+        Ok((channel, peer.uid))
+    });
+    match reached {
+        Ok((channel, uid)) if is_tap_user(uid, geteuid().as_raw()) => Ok(channel),
+        Ok((_, uid)) => Err(Trouble::Stranger(path, uid)),
+        Err(error) => Err(Trouble::Connect(path, error)),
+    }
+}
+
+fn is_tap_user(uid: u32, own_uid: u32) -> bool {
+    uid == 0 || uid == own_uid
 }
 
 fn start(
@@ -156,6 +176,18 @@ async fn enrolled(config: &Path, tap: &mut TapEnd) -> Result<Enrolment, Trouble>
                 return Err(Trouble::Slow);
             }
             () = tokio::time::sleep(REPAIR_WAIT) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tap_is_root_or_of_our_own_user() {
+        for (uid, is_tap) in [(0, true), (990, true), (991, false), (u32::MAX, false)] {
+            assert_eq!(is_tap_user(uid, 990), is_tap, "{uid}");
         }
     }
 }

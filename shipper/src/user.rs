@@ -22,7 +22,7 @@ pub struct User {
     pub gid: u32,
 }
 
-/// The user the shipper runs as, if the host has one.
+/// The user the shipper runs as, if the host has one; never root under another name.
 pub fn shipper_user(password_file: &Path) -> Option<User> {
     let table = fs::read_to_string(password_file).ok()?;
     USERS.iter().find_map(|name| find(&table, name))
@@ -35,11 +35,10 @@ fn find(table: &str, name: &'static str) -> Option<User> {
             return None;
         }
         let mut numbers = fields.skip(1).map(str::parse);
-        Some(User {
-            name,
-            uid: numbers.next()?.ok()?,
-            gid: numbers.next()?.ok()?,
-        })
+        let (uid, gid) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+        // The largest number means "no user" to system calls.
+        let is_usable = uid != 0 && uid != u32::MAX && gid != u32::MAX;
+        is_usable.then_some(User { name, uid, gid })
     })
 }
 
@@ -48,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_user_comes_before_nobody_and_neither_may_be_missing_fields() {
+    fn our_own_user_comes_before_nobody_and_neither_may_lack_fields_or_be_root() {
         let nobody = "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n";
         let own = "ublk-tap:x:990:991::/:/bin/false\n";
         let dir = tempfile::tempdir().unwrap();
@@ -61,6 +60,13 @@ mod tests {
         assert_eq!(user(&[nobody, own].concat()), Some(("ublk-tap", 990, 991)));
         assert_eq!(user("root:x:0:0::/:/bin/sh\n"), None);
         assert_eq!(user("nobody:x\n"), None);
+        assert_eq!(user("nobody:x:4294967295:65534::/:/bin/false\n"), None);
+        let root = "ublk-tap:x:0:0::/:/bin/false\n";
+        assert_eq!(user(root), None);
+        assert_eq!(
+            user(&[root, nobody].concat()),
+            Some(("nobody", 65534, 65534))
+        );
         assert_eq!(shipper_user(&dir.path().join("absent")), None);
     }
 }

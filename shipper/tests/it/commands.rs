@@ -1,7 +1,7 @@
 //! `join`, `check` and `run` as an operator and a tap call them.
 
 use crate::eventually;
-use crate::host::Host;
+use crate::host::{Host, open_to_all};
 use crate::receiver::Receiver;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -203,9 +203,12 @@ fn a_check_without_a_receiver_ends_in_time_and_says_which() {
 #[test]
 fn a_check_before_joining_or_of_an_impossible_disk_is_refused_here() {
     let dir = tempfile::tempdir().unwrap();
-    let (code, text) = said(&shipper(dir.path(), &CHECK));
-    assert_eq!(code, 3);
-    assert!(text.contains("ublk-tap join TOKEN"), "{text}");
+    open_to_all(dir.path());
+    for config in [dir.path(), &dir.path().join("absent")] {
+        let (code, text) = said(&shipper(config, &CHECK));
+        assert_eq!(code, 3);
+        assert!(text.contains("ublk-tap join TOKEN"), "{text}");
+    }
     let mut odd = CHECK;
     odd[6] = "1000";
     assert_eq!(said(&shipper(dir.path(), &odd)).0, 2);
@@ -269,6 +272,7 @@ fn an_idle_shipper_sleeps_instead_of_polling() {
 #[test]
 fn a_shipper_that_waits_for_its_tap_ends_cleanly_too() {
     let dir = tempfile::tempdir().unwrap();
+    open_to_all(dir.path());
     let mut child = Command::new(env!("CARGO_BIN_EXE_ublk-tap-shipper"))
         .args(["run", "--group", "pg"])
         .env("UBLK_TAP_CONFIG_DIR", dir.path())

@@ -5,7 +5,9 @@ use ::link::Identity;
 use ring::handoff::{Channel, ChannelError, LinkState, Listener, ToTap, Welcome};
 use ring::{ClaimError, RecordFields, Ring, RingConfig};
 use shipper::run::{self, Options};
+use shipper::user::PASSWORD_FILE;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -49,10 +51,23 @@ pub(crate) fn content(stamp: Stamp, bytes: usize) -> Vec<u8> {
     (0..bytes / 8).flat_map(word).collect()
 }
 
+/// The process is another user's where root runs the tests.
+pub(crate) fn open_to_all(dir: &Path) {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn give_to_shipper(key: &Path) {
+    if rustix::process::geteuid().is_root() {
+        let user = shipper::user::shipper_user(Path::new(PASSWORD_FILE)).unwrap();
+        std::os::unix::fs::chown(key, Some(user.uid), None).unwrap();
+    }
+}
+
 impl Host {
     /// A host enrolled with the receiver `pin` at `address`, with a ring of so many payload bytes.
     pub(crate) fn new(address: &str, pin: Pin, ring_bytes: u64) -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        open_to_all(dir.path());
         let run = dir.path().join("run/pg");
         fs::create_dir_all(&run).unwrap();
         let incarnation = Incarnation {
@@ -88,6 +103,7 @@ impl Host {
         fs::write(dir.join("receiver.toml"), text).unwrap();
         if !dir.join("key.pem").exists() {
             self.identity.save(&dir).unwrap();
+            give_to_shipper(&dir.join("key.pem"));
         }
     }
 

@@ -6,6 +6,7 @@
 )]
 
 mod commands;
+mod confined;
 mod host;
 mod link;
 mod receiver;
