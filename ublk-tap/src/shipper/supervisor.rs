@@ -4,7 +4,11 @@
 //! often; why it ended is kept for status.
 
 use crate::group::Backoff;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{
+    CapabilitySet, capabilities, capability_is_in_bounding_set, remove_capability_from_bounding_set,
+};
 use std::io;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -79,6 +83,9 @@ impl Drop for Supervisor {
 
 impl Shared {
     fn keep(&self, command: &impl Fn() -> io::Result<Command>) {
+        if let Err(error) = bound_children() {
+            tracing::warn!(%error, "the shipper is started with capabilities within its bounds");
+        }
         let mut backoff = Backoff::up_to(BACKOFF_MAX);
         while !self.ends.load(Ordering::Acquire) {
             if !backoff.is_over(Instant::now()) {
@@ -130,6 +137,28 @@ impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, String> {
         self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Nothing this thread starts can have a capability, whatever it runs. Once it is another user's the
+/// shipper cannot see to that itself. What this thread and all others may do stays as it is.
+fn bound_children() -> io::Result<()> {
+    if !capabilities(None)?
+        .effective
+        .contains(CapabilitySet::SETPCAP)
+    {
+        return Ok(());
+    }
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) => remove_capability_from_bounding_set(capability)?,
+            Ok(false) => {}
+            // The kernel knows no more.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Asks the shipper to end, and kills it if it does not.

@@ -148,6 +148,38 @@ fn a_shipper_that_ends_is_started_again_and_the_last_one_ends_with_its_keeper() 
 }
 
 #[test]
+fn what_is_started_is_out_of_reach_of_every_capability() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can bound what it starts");
+        return;
+    }
+    let pid = Arc::new(AtomicI32::new(0));
+    let sleep = || {
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        Ok(command)
+    };
+    let supervisor = Supervisor::start(Arc::clone(&pid), sleep).unwrap();
+    eventually("it is started", || pid.load(Ordering::Acquire) != 0);
+    let sets = |process: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let is_set = |line: &&str| line.starts_with("CapBnd") || line.starts_with("CapEff");
+        let values = |line: &str| line.rsplit('\t').next().unwrap().to_owned();
+        status
+            .lines()
+            .filter(is_set)
+            .map(values)
+            .collect::<Vec<_>>()
+    };
+    let none = "0000000000000000";
+    eventually("even root's child has none", || {
+        sets(&pid.load(Ordering::Acquire).to_string()) == [none, none]
+    });
+    assert!(sets("self").iter().all(|set| set != none), "we keep ours");
+    drop(supervisor);
+}
+
+#[test]
 fn why_there_is_no_shipper_is_told() {
     let pid = Arc::new(AtomicI32::new(0));
     let missing = || Err(io::Error::from(io::ErrorKind::NotFound));
