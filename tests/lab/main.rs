@@ -16,6 +16,7 @@ mod link_down;
 mod memory;
 mod nbd;
 mod pressure;
+mod privilege;
 mod queues;
 mod recopy;
 mod volatile_cache;

@@ -4,7 +4,7 @@
 //! that take it over, what is left to take is this process. In order, since each step needs what a
 //! later one takes away:
 //!
-//! 1. **limits**: no core file, which would hold the key; few descriptors.
+//! 1. **limits**: no core file, which would hold the key; few descriptors; a log that ends.
 //! 2. **capabilities**: none in any set, and root becomes the unprivileged user.
 //! 3. **no new privileges**: nothing it could run would give it any.
 //! 4. **Landlock**: reads its enrolment and what names are resolved with, and no other file.
@@ -27,6 +27,8 @@ use std::path::{Path, PathBuf};
 
 /// Descriptors the shipper may hold: it needs some twenty.
 const DESCRIPTORS_MAX: u64 = 256;
+/// How far one life may lengthen its log, which lies in memory and is cut by the tap far earlier.
+const LOG_GROWTH_BYTES_MAX: u64 = 64 << 20;
 /// Threads of this very process.
 const OWN_THREADS: &str = "/proc/self/task";
 
@@ -96,10 +98,17 @@ fn check_alone() -> Result<(), ConfineError> {
     Ok(())
 }
 
-/// File sizes are not limited: the log may be a file that somebody else keeps short, and no other
-/// can be opened for writing. Nor are processes: the count would be that of everything `nobody` runs.
+/// Processes are not limited: the count would be that of everything `nobody` runs.
 fn limit() -> Result<(), ConfineError> {
-    for (resource, most) in [(Resource::Core, 0), (Resource::Nofile, DESCRIPTORS_MAX)] {
+    let limits = [
+        (Resource::Core, 0),
+        (
+            Resource::Fsize,
+            log_bytes().saturating_add(LOG_GROWTH_BYTES_MAX),
+        ),
+        (Resource::Nofile, DESCRIPTORS_MAX),
+    ];
+    for (resource, most) in limits {
         let before = rustix::process::getrlimit(resource);
         let maximum = Some(before.maximum.map_or(most, |before| before.min(most)));
         let current = maximum;
@@ -107,6 +116,19 @@ fn limit() -> Result<(), ConfineError> {
         rustix::process::setrlimit(resource, limit).map_err(cannot("limit resources"))?;
     }
     Ok(())
+}
+
+/// What the log, the only file there is to write, holds already.
+fn log_bytes() -> u64 {
+    let log = rustix::fs::fstat(std::io::stderr());
+    let is_file = |mode| rustix::fs::FileType::from_raw_mode(mode).is_file();
+    log.map_or(0, |log| {
+        if is_file(log.st_mode) {
+            log.st_size as u64
+        } else {
+            0
+        }
+    })
 }
 
 /// Root becomes the unprivileged user, without any supplementary group.

@@ -97,9 +97,18 @@ fn every_thread_of_a_live_shipper_is_without_privilege() {
         }
     }
     let limits = fs::read_to_string(shipper.proc("limits")).unwrap();
-    let core = limits.lines().find(|line| line.contains("core file"));
-    let values: Vec<&str> = core.unwrap().split_whitespace().skip(4).take(2).collect();
-    assert_eq!(values, ["0", "0"], "a core file would hold the key");
+    let limit = |name: &str| {
+        let values = limits.lines().find_map(|line| line.strip_prefix(name));
+        let values: Vec<&str> = values.unwrap().split_whitespace().take(2).collect();
+        values.join(" ")
+    };
+    assert_eq!(limit("Max core file size"), "0 0", "it would hold the key");
+    assert_eq!(limit("Max open files"), "256 256");
+    assert_ne!(
+        limit("Max file size"),
+        "unlimited unlimited",
+        "a log in memory"
+    );
     // What belongs to root here cannot be read, traced or written by others of the shipper's user.
     assert_eq!(fs::metadata(shipper.proc("mem")).unwrap().uid(), 0);
     assert_eq!(shipper.stop(), Some(0));
