@@ -3,10 +3,11 @@
 use crate::eventually;
 use crate::host::{Host, open_to_all};
 use crate::receiver::Receiver;
-use ring::handoff::LinkState;
+use ring::handoff::{LinkState, Listener};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
-use rustix::thread::CapabilitySet;
-use std::fs;
+use rustix::thread::{CapabilitySet, Uid};
+use shipper::run::SOCKET_FILE;
+use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -77,7 +78,7 @@ fn is_root() -> bool {
 #[test]
 fn every_thread_of_a_live_shipper_is_without_privilege() {
     let receiver = Receiver::new();
-    let mut host = Host::new(&receiver.address, receiver.pin(), 8 << 20);
+    let mut host = Host::new(&receiver.address, receiver.pin(), 4 << 20);
     let shipper = Process::start(&mut host);
     let stamp = host.write(4096);
     host.until_acked(stamp);
@@ -120,7 +121,7 @@ fn a_live_shipper_has_the_ring_read_only_one_page_to_write_and_no_disk() {
         return;
     }
     let receiver = Receiver::new();
-    let mut host = Host::new(&receiver.address, receiver.pin(), 8 << 20);
+    let mut host = Host::new(&receiver.address, receiver.pin(), 4 << 20);
     let shipper = Process::start(&mut host);
     let stamp = host.write(4096);
     host.until_acked(stamp);
@@ -166,7 +167,7 @@ fn a_live_shipper_has_the_ring_read_only_one_page_to_write_and_no_disk() {
 fn a_confined_shipper_finds_its_receiver_again_and_an_enrolment_that_was_replaced() {
     let first = Receiver::new();
     let port = first.address.rsplit(':').next().unwrap().to_owned();
-    let mut host = Host::new(&format!("localhost:{port}"), first.pin(), 8 << 20);
+    let mut host = Host::new(&format!("localhost:{port}"), first.pin(), 4 << 20);
     let shipper = Process::start(&mut host);
     let stamp = host.write(4096);
     host.until_acked(stamp);
@@ -201,12 +202,45 @@ fn a_confined_shipper_finds_its_receiver_again_and_an_enrolment_that_was_replace
 }
 
 #[test]
+fn a_ring_is_taken_of_no_other_user() {
+    const STRANGER: u32 = 12345;
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    open_to_all(dir.path());
+    let group = dir.path().join("pg");
+    fs::create_dir(&group).unwrap();
+    std::os::unix::fs::chown(&group, Some(STRANGER), None).unwrap();
+    // The user is this thread's; who listens keeps it.
+    let listening = std::thread::spawn(move || {
+        let stranger = Uid::from_raw(STRANGER);
+        rustix::thread::set_thread_res_uid(stranger, stranger, stranger).unwrap();
+        Listener::bind(&group.join(SOCKET_FILE), 0o666).unwrap()
+    });
+    let _listener = listening.join().unwrap();
+    let log = dir.path().join("log");
+    let child = Command::new(env!("CARGO_BIN_EXE_ublk-tap-shipper"))
+        .args(["run", "--group", "pg"])
+        .env("UBLK_TAP_CONFIG_DIR", dir.path())
+        .env("UBLK_TAP_RUN_DIR", dir.path())
+        .stderr(File::create(&log).unwrap())
+        .spawn();
+    let shipper = Process(child.unwrap());
+    eventually("the stranger is named", || {
+        let text = fs::read_to_string(&log).unwrap();
+        text.contains("not a tap's socket: a process of user 12345")
+    });
+    assert_eq!(shipper.stop(), Some(0));
+}
+
+#[test]
 fn root_that_cannot_become_another_user_does_not_ship() {
     if !is_root() {
         return;
     }
     let receiver = Receiver::new();
-    let host = Host::new(&receiver.address, receiver.pin(), 8 << 20);
+    let host = Host::new(&receiver.address, receiver.pin(), 4 << 20);
     let mut command = program(&host);
     command.args(["run", "--group", "pg"]).stdin(Stdio::null());
     // The set is this thread's, and what it starts has no more.
