@@ -29,7 +29,7 @@ pub struct Filled {
 
 /// The descriptor of an open place; gives the place back when dropped before it is filled.
 #[derive(Debug)]
-struct Record {
+pub(crate) struct Record {
     words: SlotWords,
     stamp: u64,
     descriptor: Descriptor,
@@ -115,17 +115,22 @@ impl Filled {
 
 impl Record {
     fn open(words: SlotWords, placement: Placement, mark: TimeMark) -> Self {
+        let last = words.as_slice()[STATE_WORD].load(Ordering::Relaxed);
+        assert!(
+            last == 0 || StateWord::unpack(last).is_done_before(placement.stamp),
+            "a place is given out again only when its last record is done"
+        );
+        Self::begin(words, placement, mark)
+    }
+
+    /// Opens a place that is ours, or a dead tap's, whatever its descriptor says.
+    pub(crate) fn begin(words: SlotWords, placement: Placement, mark: TimeMark) -> Self {
         let mut record = Self {
             words,
             stamp: placement.stamp,
             descriptor: Descriptor::new(placement, mark.0),
             state: State::Opening,
         };
-        let last = record.words.as_slice()[STATE_WORD].load(Ordering::Relaxed);
-        assert!(
-            last == 0 || StateWord::unpack(last).is_done_before(record.stamp),
-            "a place is given out again only when its last record is done"
-        );
         // A reader of the slot's last record must notice before it can see any new word or byte:
         // first the state word, then the fence, then everything else.
         let opening = StateWord::pack(record.stamp, State::Opening);
@@ -134,6 +139,10 @@ impl Record {
         record.store_descriptor();
         record.publish(State::Claimed);
         record
+    }
+
+    pub(crate) fn stamp(&self) -> u64 {
+        self.stamp
     }
 
     fn fill(&mut self, fields: RecordFields) {
@@ -150,7 +159,7 @@ impl Record {
     }
 
     /// Makes a later state visible, and everything written before it.
-    fn publish(&mut self, state: State) {
+    pub(crate) fn publish(&mut self, state: State) {
         assert!(state > self.state, "a record only moves forward");
         let word = &self.words.as_slice()[STATE_WORD];
         let expected = StateWord::pack(self.stamp, self.state);
@@ -160,6 +169,21 @@ impl Record {
         );
         self.state = state;
         word.store(StateWord::pack(self.stamp, state), Ordering::Release);
+    }
+}
+
+/// The place of a dead tap, as it left it.
+pub(crate) fn abandoned(
+    words: SlotWords,
+    stamp: u64,
+    descriptor: Descriptor,
+    state: State,
+) -> Record {
+    Record {
+        words,
+        stamp,
+        descriptor,
+        state,
     }
 }
 

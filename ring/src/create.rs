@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 /// Name of the ring file in the group's run directory.
-const RING_FILE: &str = "ring";
+pub(crate) const RING_FILE: &str = "ring";
 /// What `statfs` calls a tmpfs.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
@@ -128,13 +128,7 @@ pub(crate) fn create(dir: &Path, header: Header) -> Result<RingParts, CreateErro
         let path = path.clone();
         move |errno: Errno| io_error(what, &path, errno.into())
     };
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let dir_fd = fs::open(dir, flags, Mode::empty()).map_err(at("open the directory of"))?;
-    let stat = fs::fstatfs(&dir_fd).map_err(at("look at the filesystem of"))?;
-    if stat.f_type as u64 != TMPFS_MAGIC {
-        let dir = dir.to_owned();
-        return Err(CreateError::NotTmpfs { dir });
-    }
+    let dir_fd = open_dir(dir)?;
     let file = new_file(&dir_fd).map_err(at("create"))?;
     let mut unfinished = Unfinished {
         dir: &dir_fd,
@@ -145,10 +139,8 @@ pub(crate) fn create(dir: &Path, header: Header) -> Result<RingParts, CreateErro
     let map = TapMap::new(&file, layout).map_err(|e| io_error("map", &path, e))?;
     map.lock()
         .map_err(|e| lock_error(layout.total_bytes(), e, &path))?;
-    let page_fd = new_page().map_err(|e| io_error("make the consumer page of", &path, e))?;
-    let page = PageMap::new(&page_fd).map_err(|e| io_error("map the page of", &path, e))?;
-    page.lock().map_err(|e| lock_error(PAGE_BYTES, e, &path))?;
-    let waker = Waker::new().map_err(|e| io_error("make the wake pipe of", &path, e))?;
+    let (page, page_fd) = make_page(&path)?;
+    let waker = make_waker(&path)?;
     write_start(&map, &page, header);
     unfinished.is_done = true;
     Ok(RingParts {
@@ -161,6 +153,41 @@ pub(crate) fn create(dir: &Path, header: Header) -> Result<RingParts, CreateErro
             page: page_fd,
         },
     })
+}
+
+/// Opens the directory of a ring, which must be a tmpfs.
+pub(crate) fn open_dir(dir: &Path) -> Result<OwnedFd, CreateError> {
+    let path = dir.join(RING_FILE);
+    let at = |what: &'static str| {
+        let path = path.clone();
+        move |errno: Errno| io_error(what, &path, errno.into())
+    };
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let dir_fd = fs::open(dir, flags, Mode::empty()).map_err(at("open the directory of"))?;
+    let stat = fs::fstatfs(&dir_fd).map_err(at("look at the filesystem of"))?;
+    if stat.f_type as u64 != TMPFS_MAGIC {
+        let dir = dir.to_owned();
+        return Err(CreateError::NotTmpfs { dir });
+    }
+    Ok(dir_fd)
+}
+
+/// A new consumer page, mapped and locked.
+pub(crate) fn make_page(path: &Path) -> Result<(PageMap, OwnedFd), CreateError> {
+    let page_fd = new_page().map_err(|e| io_error("make the consumer page of", path, e))?;
+    let page = PageMap::new(&page_fd).map_err(|e| io_error("map the page of", path, e))?;
+    page.lock().map_err(|e| lock_error(PAGE_BYTES, e, path))?;
+    Ok((page, page_fd))
+}
+
+pub(crate) fn make_waker(path: &Path) -> Result<Waker, CreateError> {
+    Waker::new().map_err(|e| io_error("make the wake pipe of", path, e))
+}
+
+/// Lets a new shipper begin after `stamp`.
+pub(crate) fn write_page(page: &PageMap, stamp: u64) {
+    page.word(SENT_WORD).store(stamp, Ordering::Relaxed);
+    page.word(ACKED_WORD).store(stamp, Ordering::Release);
 }
 
 fn new_file(dir: &OwnedFd) -> rustix::io::Result<File> {
@@ -188,7 +215,7 @@ fn allocate(file: &File, dir_fd: &OwnedFd, dir: &Path, bytes: u64) -> Result<(),
 }
 
 /// A second description of the same file that can only be read: what the shipper gets.
-fn open_read_only(dir: &OwnedFd, file: &File) -> io::Result<File> {
+pub(crate) fn open_read_only(dir: &OwnedFd, file: &File) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let read_only = fs::openat(dir, RING_FILE, flags, Mode::empty())?;
     let (ours, theirs) = (fs::fstat(file)?, fs::fstat(&read_only)?);
@@ -209,8 +236,7 @@ fn new_page() -> io::Result<OwnedFd> {
 
 fn write_start(map: &TapMap, page: &PageMap, header: Header) {
     let start = header.origin;
-    page.word(SENT_WORD).store(start.stamp, Ordering::Relaxed);
-    page.word(ACKED_WORD).store(start.stamp, Ordering::Relaxed);
+    write_page(page, start.stamp);
     map.word(FREED_STAMP_WORD)
         .store(start.stamp, Ordering::Relaxed);
     map.word(FREED_POSITION_WORD)
@@ -222,7 +248,7 @@ fn write_start(map: &TapMap, page: &PageMap, header: Header) {
     }
 }
 
-fn lock_error(bytes: u64, source: io::Error, path: &Path) -> CreateError {
+pub(crate) fn lock_error(bytes: u64, source: io::Error, path: &Path) -> CreateError {
     match Errno::from_io_error(&source) {
         Some(Errno::NOMEM | Errno::PERM | Errno::AGAIN) => CreateError::LockLimit {
             wanted: Bytes(bytes),
@@ -232,7 +258,7 @@ fn lock_error(bytes: u64, source: io::Error, path: &Path) -> CreateError {
     }
 }
 
-fn io_error(what: &'static str, path: &Path, source: io::Error) -> CreateError {
+pub(crate) fn io_error(what: &'static str, path: &Path, source: io::Error) -> CreateError {
     CreateError::Io {
         what,
         path: path.to_owned(),

@@ -5,6 +5,7 @@
 //!       0  header: written once                    0  sent
 //!    4096  claim word                            128  acked
 //!    4224  freed stamp, freed position           256  sleeping
+//!    4352  whole volumes, doubtful volumes
 //!    8192  descriptors, 64 bytes a slot
 //!     ...  payload area, on a page boundary
 //! ```
@@ -29,6 +30,10 @@ pub(crate) const CLAIM_WORD: usize = 512;
 pub(crate) const FREED_STAMP_WORD: usize = 528;
 /// Word of the freed position, beside the freed stamp.
 pub(crate) const FREED_POSITION_WORD: usize = 529;
+/// Word of the volumes that need no copy if this tap dies; only the group writes it.
+pub(crate) const WHOLE_WORD: usize = 544;
+/// Word of the volumes whose disk has refused a change since their last copy began.
+pub(crate) const DOUBT_WORD: usize = 545;
 const DESCRIPTORS_WORD: usize = 1024;
 
 /// Word of the sent cursor in the consumer page.

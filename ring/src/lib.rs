@@ -24,6 +24,7 @@ mod layout;
 mod map;
 mod place;
 mod reclaim;
+mod recover;
 mod tap;
 mod wake;
 
@@ -34,5 +35,6 @@ pub use create::{Bytes, CreateError};
 pub use descriptor::RecordFields;
 pub use handoff::ConsumerFds;
 pub use reclaim::AckViolation;
+pub use recover::{Orphan, RecoverError, Recovered};
 pub use tap::{ClaimError, Origin, ReopenError, Ring, Usage};
 pub use wake::WakeFd;

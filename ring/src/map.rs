@@ -100,6 +100,14 @@ impl TapMap {
         self.map.lock()
     }
 
+    /// Unmaps a ring no place of which was taken through this map, whatever its words say.
+    pub(crate) fn unmap_unused(self) {
+        let mut unused = ManuallyDrop::new(self);
+        // SAFETY: the map is dropped once, for `unused` is never dropped; no handle to a place was
+        // made from it, by contract, and no reference outlives `self`.
+        unsafe { ManuallyDrop::drop(&mut unused.map) };
+    }
+
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -148,7 +156,8 @@ impl TapMap {
         (first, self.layout.payload_bytes as usize)
     }
 
-    fn slot_words(&self, stamp: u64) -> SlotWords {
+    /// The descriptor words of a stamp's slot, for whoever owns its place.
+    pub(crate) fn slot_words(&self, stamp: u64) -> SlotWords {
         let first = NonNull::from(self.descriptor(stamp)).cast();
         SlotWords { first }
     }

@@ -6,10 +6,10 @@
 
 use crate::claim::Claim;
 use crate::config::RingConfig;
-use crate::create::{self, CreateError, RingFiles};
+use crate::create::{self, CreateError, RingFiles, RingParts};
 use crate::descriptor::{DESCRIPTOR_WORDS, Descriptor, STATE_WORD, State};
 use crate::handoff::ConsumerFds;
-use crate::layout::{CLAIM_WORD, Header, SENT_WORD};
+use crate::layout::{CLAIM_WORD, DOUBT_WORD, Header, SENT_WORD, WHOLE_WORD};
 use crate::map::{PageMap, TapMap};
 use crate::place::{ClaimWord, Cursor, Geometry, UNIT_BYTES, units_of};
 use crate::reclaim::{AckViolation, Reclaimer};
@@ -17,7 +17,7 @@ use crate::wake::Waker;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use wire::{Incarnation, Stamp, TimeMark};
+use wire::{Incarnation, Stamp, TimeMark, VolumeIndex};
 
 /// How often one claim tries to free memory before it reports a full ring.
 const RECLAIMS_MAX: usize = 4;
@@ -119,15 +119,20 @@ impl Ring {
             },
         };
         let parts = create::create(dir, header)?;
-        Ok(Self {
+        Ok(Self::of_parts(parts, header, origin.stamp))
+    }
+
+    /// A ring all of whose records up to `done` are freed.
+    pub(crate) fn of_parts(parts: RingParts, header: Header, done: Stamp) -> Self {
+        Self {
             map: parts.map,
             page: parts.page,
             waker: parts.waker,
             reclaimer: Reclaimer::default(),
-            settled_seen: AtomicU64::new(origin.stamp.0),
+            settled_seen: AtomicU64::new(done.0),
             header,
             files: parts.files,
-        })
+        }
     }
 
     /// Takes the next place in the stream, with room for a payload.
@@ -192,6 +197,35 @@ impl Ring {
     /// Where the ring file was made.
     pub fn path(&self) -> &Path {
         &self.files.path
+    }
+
+    /// Notes, for whoever finds this ring after our death, the volumes that need no copy then: what
+    /// the receiver is to have of them is in the stream, all of it. Bit `n` is volume `n`.
+    pub fn set_whole(&self, volumes: u64) {
+        let word = self.map.word(WHOLE_WORD);
+        if word.load(Ordering::Relaxed) != volumes {
+            // Before whatever makes a volume whole no longer, after whatever has made it so.
+            word.swap(volumes, Ordering::AcqRel);
+        }
+    }
+
+    /// The volumes that need no copy: whole when they were noted, and in no doubt since.
+    pub fn whole(&self) -> u64 {
+        let word = |index| self.map.word(index).load(Ordering::Acquire);
+        word(WHOLE_WORD) & !word(DOUBT_WORD)
+    }
+
+    /// The disk of a volume has refused a change. To be said before its record is void: its memory
+    /// of the range may be all there is, and a death loses it.
+    pub fn doubt(&self, volume: VolumeIndex) {
+        let word = self.map.word(DOUBT_WORD);
+        word.fetch_or(bit_of(volume), Ordering::AcqRel);
+    }
+
+    /// All of a volume is about to be read into the stream, whatever its disk has refused before.
+    pub fn end_doubt(&self, volume: VolumeIndex) {
+        let word = self.map.word(DOUBT_WORD);
+        word.fetch_and(!bit_of(volume), Ordering::AcqRel);
     }
 
     /// The life of this ring.
@@ -353,6 +387,11 @@ impl Usage {
         let bytes = self.used_bytes * 1000 / self.capacity_bytes.max(1);
         bytes.max(self.used_slots * 1000 / self.slots.max(1))
     }
+}
+
+/// A volume that has no bit is never whole.
+fn bit_of(volume: VolumeIndex) -> u64 {
+    1_u64.checked_shl(u32::from(volume.0)).unwrap_or(0)
 }
 
 /// The descriptor of a stamp's slot. The caller has seen a state that keeps it in place.

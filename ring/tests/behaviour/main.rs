@@ -5,5 +5,6 @@
 mod common;
 mod create;
 mod hostile;
+mod recover;
 mod stream;
 mod stress;
