@@ -19,4 +19,5 @@ mod pressure;
 mod privilege;
 mod queues;
 mod recopy;
+mod recover;
 mod volatile_cache;

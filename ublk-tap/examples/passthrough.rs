@@ -167,6 +167,7 @@ fn serve(
         parking: Arc::clone(parking),
         shape: options.shape,
         frontend: Frontend::Ublk,
+        recovers: None,
     }) {
         Ok(device) => device,
         Err(error) => {

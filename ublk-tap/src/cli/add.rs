@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// What making a device may take beyond the time the operator gives.
 const GRACE: Duration = Duration::from_secs(35);
+/// How long a tap may take to answer.
+const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How often a copy is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it is told where nobody watches a bar.
@@ -64,7 +66,8 @@ fn ask_once(dirs: &Dirs, args: &AddArgs, request: &Request) -> Result<Option<Rep
         },
         Err(ClientError::NotRunning) => {
             daemon::refuse_dead_devices(group)?;
-            let spawned = daemon::spawn(dirs, group, args.ring_size.map(|size| size.0))?;
+            let ring_bytes = args.ring_size.map(|size| size.0);
+            let spawned = daemon::spawn(dirs, group, ring_bytes, START_PATIENCE)?;
             let reply = look::ask(dirs, group, request, within);
             if !matches!(reply, Ok(Reply::Added(_))) {
                 spawned.await_end();

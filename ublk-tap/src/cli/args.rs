@@ -41,6 +41,11 @@ pub enum Verb {
     Status(StatusArgs),
     /// Wait until everything completed so far is safe at the receiver; prints its stamp
     Barrier(BarrierArgs),
+    /// Go on for a tap that was killed: its devices serve again, and whoever waits for them goes on
+    Recover {
+        /// The group; all groups if none
+        group: Option<Name>,
+    },
     /// Remove what a tap that was killed left behind; writers that wait for it end in an error
     Cleanup {
         /// The group; all groups if none

@@ -108,11 +108,22 @@ fn stopped(dirs: &Dirs, group: &Name) -> Result<GroupStatus, Failure> {
         group: group.to_string(),
         incarnation: state.incarnation.to_string(),
         mode: "stopped".into(),
-        reason: "the tap is not running; add a disk".into(),
+        reason: why_stopped(group),
         link: "down".into(),
         volumes: volumes.collect(),
         ..GroupStatus::default()
     })
+}
+
+fn why_stopped(group: &Name) -> String {
+    let is_waiting = device::kernel::devices()
+        .iter()
+        .any(|device| device.is_ours && device.group.as_ref() == Some(group));
+    if is_waiting {
+        format!("the tap was killed and its devices wait; run `ublk-tap recover {group}`")
+    } else {
+        "the tap is not running; add a disk".into()
+    }
 }
 
 fn stopped_volume(dirs: &Dirs, group: &Name, volume: &Registered) -> VolumeStatus {

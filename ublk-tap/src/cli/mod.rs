@@ -13,6 +13,7 @@ mod join;
 mod list;
 mod look;
 mod preflight;
+mod recover;
 mod remove;
 mod show;
 mod status;
@@ -55,6 +56,7 @@ fn carry_out(args: Args, dirs: &Dirs) -> Result<(), Failure> {
         Verb::List { json } => list::list(dirs, json),
         Verb::Status(status) => status::status(dirs, &status),
         Verb::Barrier(barrier) => barrier::barrier(dirs, &barrier),
+        Verb::Recover { group } => recover::recover(dirs, group.as_ref()),
         Verb::Cleanup { group } => cleanup::cleanup(dirs, group.as_ref()),
     }
 }

@@ -3,11 +3,12 @@
 //! Set-up goes from what changes nothing to what changes something: settings, identity, lock,
 //! state, ring, sockets, threads. The incarnation is on the disk before the ring uses it (P8). A tap
 //! that ends well removes everything it made under the run directory; one that is killed leaves it
-//! for `cleanup`.
+//! for its successor, which goes on with it, or for `cleanup`.
 
 mod lock;
 mod log;
 mod namespace;
+mod recover;
 mod spawn;
 mod system;
 
@@ -19,7 +20,7 @@ use crate::cli::{Exit, Failure};
 use crate::control::Server;
 use crate::device::kernel;
 use crate::group::clerk::{Clerk, Job, of_state};
-use crate::group::{Driver, DriverConfig, Fronts, Input};
+use crate::group::{Driver, DriverConfig, Fronts, Input, Recovery};
 use crate::settings::{Dirs, Enrolment, EnrolmentError, Settings, SettingsError, ShipperMode};
 use crate::shipper::{Account, Admission, Port, Program, Supervisor};
 use crate::state::{State, StateFile};
@@ -55,6 +56,7 @@ struct Parts {
     enrolment: Enrolment,
     state: StateFile,
     ring: Arc<Ring>,
+    recovery: Option<Recovery>,
 }
 
 /// How long a tap started by `add` waits for it.
@@ -70,14 +72,20 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         system::block_signals().map_err(|error| Failure::of_io("block signals", &error))?;
     let settings = settings(options)?;
     let enrolment = Enrolment::load(&options.dirs.identity()).map_err(|e| of_enrolment(&e))?;
-    refuse_dead_devices(&options.group)?;
+    // Before we leave its mount namespace, and while it waits for us.
+    let starter = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     make_run_dir(&options.dirs, &options.group)?;
     let lock = GroupLock::take(&options.dirs, &options.group).map_err(|e| of_lock(&e))?;
     isolate(&options.dirs);
-    let state = next_life(options)?;
-    let made = make_ring(options, &settings, &state);
-    let ring = match made {
-        Ok(ring) => ring,
+    let mut state = open_state(options)?;
+    let recovered = recover::recover(options, &settings, &mut state, starter)?;
+    let is_recovered = recovered.is_some();
+    let made = match recovered {
+        Some((ring, recovery)) => Ok((ring, Some(recovery))),
+        None => begin_life(options, &settings, &mut state).map(|ring| (ring, None)),
+    };
+    let (ring, recovery) = match made {
+        Ok(made) => made,
         Err(failure) => {
             leave(options, state, lock);
             return Err(failure);
@@ -88,8 +96,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         enrolment,
         state,
         ring: Arc::clone(&ring),
+        recovery,
     };
     let (result, state) = serve(options, parts, signals);
+    if is_recovered && result.is_err() {
+        // It never ran: what there is to recover stays as it was found.
+        return result;
+    }
     if let Err(error) = ring.remove_file() {
         tracing::debug!(%error, "the ring file is gone already");
     }
@@ -124,28 +137,27 @@ fn settings(options: &Options) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
-/// Opens the state and begins a new incarnation: durable before anything uses it.
-fn next_life(options: &Options) -> Result<StateFile, Failure> {
+fn open_state(options: &Options) -> Result<StateFile, Failure> {
     let path = options.dirs.state_file(&options.group);
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let fresh = State::new(options.group.clone(), now.as_secs());
-    let mut state = StateFile::open_or_create(&path, fresh).map_err(|error| of_state(&error))?;
+    StateFile::open_or_create(&path, fresh).map_err(|error| of_state(&error))
+}
+
+/// Begins a new incarnation, durable before its ring uses it.
+fn begin_life(
+    options: &Options,
+    settings: &Settings,
+    state: &mut StateFile,
+) -> Result<Arc<Ring>, Failure> {
     let id = random().map_err(|error| Failure::of_io("read /dev/urandom", &error))?;
     let counter = state.state().incarnation.counter + 1;
     let incarnation = Incarnation { counter, id };
     state
         .update(|state| state.incarnation = incarnation)
         .map_err(|error| of_state(&error))?;
-    Ok(state)
-}
-
-fn make_ring(
-    options: &Options,
-    settings: &Settings,
-    state: &StateFile,
-) -> Result<Arc<Ring>, Failure> {
     let config = RingConfig::for_payload(settings.ring_bytes)
         .map_err(|error| Failure::usage(error.to_string()))?;
     let dir = options.dirs.group_run(&options.group);
@@ -169,6 +181,7 @@ fn serve(
     let config = DriverConfigParts {
         jobs,
         generation,
+        recovery: parts.recovery,
         post: post.clone(),
         inbox,
     };
@@ -191,6 +204,7 @@ fn serve(
 }
 
 struct DriverConfigParts {
+    recovery: Option<Recovery>,
     jobs: Sender<Job>,
     generation: wire::Generation,
     post: Sender<Input>,
@@ -218,6 +232,7 @@ fn driver(
         inbox: parts.inbox,
         post: parts.post,
         on_demand: options.on_demand.then_some(ADD_PATIENCE),
+        recovery: parts.recovery,
     }))
 }
 
@@ -303,7 +318,7 @@ fn write_pid(options: &Options) -> io::Result<()> {
     fs::write(path, format!("{}\n", std::process::id()))
 }
 
-/// Refuses to start beside devices whose tap was killed: their writers still wait.
+/// Refuses a new start beside devices whose tap was killed: their writers still wait.
 pub fn refuse_dead_devices(group: &Name) -> Result<(), Failure> {
     let of_group = |device: &kernel::KernelDevice| device.group.as_ref() == Some(group);
     let devices = kernel::devices();
@@ -312,8 +327,8 @@ pub fn refuse_dead_devices(group: &Name) -> Result<(), Failure> {
         .find(|device| device.is_ours && of_group(device) && is_dead(device));
     match dead {
         Some(device) => Err(Failure::refused(format!(
-            "{} of group {group} was left by a tap that was killed; run `ublk-tap cleanup {group}` \
-             first",
+            "{} of group {group} was left by a tap that was killed; go on with `ublk-tap recover \
+             {group}`, or give it up with `ublk-tap cleanup {group}`",
             device.path.display()
         ))),
         None => Ok(()),
@@ -337,7 +352,7 @@ fn leave(options: &Options, state: StateFile, lock: GroupLock) {
 /// Removes what a tap makes in its run directory, and the directory if it is empty then.
 pub fn clear_run_dir(dirs: &Dirs, group: &Name) {
     let dir = dirs.group_run(group);
-    let names = ["ring", "control.sock", "shipper.sock", "tap.pid"];
+    let names = ["ring", "roster", "control.sock", "shipper.sock", "tap.pid"];
     let logs = [
         "tap.log",
         "tap.log.old",

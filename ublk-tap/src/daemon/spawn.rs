@@ -1,6 +1,6 @@
 //! Starting a tap in the background, and hearing why it did not start.
 
-use super::{clear_run_dir, live_pid};
+use super::{clear_run_dir, live_pid, refuse_dead_devices};
 use crate::cli::Failure;
 use crate::control::{Client, ClientError};
 use crate::settings::Dirs;
@@ -17,21 +17,24 @@ pub struct Spawned {
     child: Option<Child>,
 }
 
-/// How long a tap may take to answer.
-const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How long one that could not be used may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(15);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Starts the tap of a group in the background and waits until it answers.
+/// Starts the tap of a group in the background and waits until it answers, at most `patience`.
 ///
 /// It logs to `RUN/GROUP/tap.log`. If it ends instead, its failure is ours.
-pub fn spawn(dirs: &Dirs, group: &Name, ring_bytes: Option<u64>) -> Result<Spawned, Failure> {
+pub fn spawn(
+    dirs: &Dirs,
+    group: &Name,
+    ring_bytes: Option<u64>,
+    patience: Duration,
+) -> Result<Spawned, Failure> {
     await_end(dirs, group);
     let started = start(dirs, group, ring_bytes);
     let mut child =
         started.map_err(|error| Failure::of_io("start the tap in the background", &error))?;
-    let deadline = Instant::now() + START_PATIENCE;
+    let deadline = Instant::now() + patience;
     let mut failure = None;
     loop {
         match Client::connect(&dirs.control_socket(group)) {
@@ -49,7 +52,10 @@ pub fn spawn(dirs: &Dirs, group: &Name, ring_bytes: Option<u64>) -> Result<Spawn
         if let Some(failure) = &failure
             && live_pid(dirs, group).is_none()
         {
-            clear_run_dir(dirs, group);
+            // What a killed tap has left is what its devices can be recovered with.
+            if refuse_dead_devices(group).is_ok() {
+                clear_run_dir(dirs, group);
+            }
             return Err(failure.clone());
         }
         if Instant::now() >= deadline {

@@ -9,11 +9,11 @@ use super::progress::Ways;
 use super::queue::{self, PartsWithoutBuffers, Start};
 use super::wake::Waker;
 use super::worker::Volume;
-use super::{Shape, kernel, params};
+use super::{Shape, kernel, params, recover};
 use crate::disk::Disk;
+use libublk::UblkFlags;
 use libublk::ctrl::{UblkCtrl, UblkCtrlBuilder};
 use libublk::io::UblkDev;
-use libublk::{UblkFlags, sys};
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) name: wire::Name,
     pub(super) disk: Arc<Disk>,
     pub(super) shape: Shape,
+    /// The device of a dead tap to go on with.
+    pub(super) recovers: Option<u32>,
     pub(super) volume: Volume,
 }
 
@@ -64,6 +66,8 @@ struct Keeper {
     roll: Roll,
     counters: Vec<Arc<Counters>>,
     mailbox: Mailbox,
+    /// It was a dead tap's; libublk deletes only what it has added.
+    is_recovered: bool,
 }
 
 /// Makes the device, reports, and returns when it is gone.
@@ -83,6 +87,12 @@ pub(super) fn keep(plan: &Plan, mailbox: Mailbox, report: &SyncSender<Result<Liv
             }
             keeper.end();
         }
+        Err(error) if keeper.is_recovered => {
+            // Its users still wait for a tap that can: taking it down would fail their writes. The
+            // kernel takes it back when this process ends.
+            std::mem::forget(keeper);
+            let _ = report.send(Err(error));
+        }
         Err(error) => {
             // Told last: who hears it may end the process, and leave the device half made.
             keeper.end();
@@ -94,7 +104,10 @@ pub(super) fn keep(plan: &Plan, mailbox: Mailbox, report: &SyncSender<Result<Liv
 impl Keeper {
     fn new(plan: &Plan, mailbox: Mailbox) -> Result<Self, DeviceError> {
         kernel::prepare()?;
-        let ctrl = control(plan)?;
+        let ctrl = match plan.recovers {
+            Some(id) => recover::control(plan, id)?,
+            None => control(plan)?,
+        };
         let init = |dev: &mut UblkDev| {
             describe(dev, plan);
             Ok(())
@@ -109,6 +122,7 @@ impl Keeper {
             roll: Roll::default(),
             counters: Vec::new(),
             mailbox,
+            is_recovered: plan.recovers.is_some(),
         })
     }
 
@@ -118,11 +132,12 @@ impl Keeper {
         // Also after a failure: see there.
         let awaited = self.await_queues();
         spawned.and(awaited)?;
-        self.ctrl
-            .start_dev(&self.dev)
-            .map_err(|error| DeviceError::from_ublk("start the device", error))?;
+        let started = self.ctrl.start_dev(&self.dev);
+        recover::accepted("start the device", started)?;
         let id = self.dev.dev_info.dev_id;
-        kernel::use_no_scheduler(id);
+        if !self.is_recovered {
+            kernel::use_no_scheduler(id);
+        }
         Ok(Live {
             id,
             counters: self.counters.clone(),
@@ -204,6 +219,12 @@ impl Keeper {
         if let Err(error) = self.ctrl.stop_dev() {
             tracing::debug!(%error, "the device was down already");
         }
+        if self.is_recovered {
+            // The char device first, as with one we have added.
+            let Self { dev, ctrl, .. } = self;
+            drop(dev);
+            recover::delete(&ctrl);
+        }
     }
 }
 
@@ -280,14 +301,12 @@ fn queue_thread(start: Start, post: &Sender<Message>) {
 }
 
 fn control(plan: &Plan) -> Result<UblkCtrl, DeviceError> {
-    let flags =
-        sys::UBLK_F_USER_COPY | sys::UBLK_F_USER_RECOVERY | sys::UBLK_F_USER_RECOVERY_REISSUE;
     UblkCtrlBuilder::default()
         .name(kernel::TARGET)
         .nr_queues(plan.shape.queues)
         .depth(plan.shape.depth)
         .io_buf_bytes(plan.shape.io_bytes_max)
-        .ctrl_flags(u64::from(flags))
+        .ctrl_flags(kernel::FLAGS)
         .ctrl_target_flags(kernel::MARK)
         .dev_flags(UblkFlags::UBLK_DEV_F_ADD_DEV | UblkFlags::UBLK_DEV_F_DEL_DEV_ASYNC)
         .build()

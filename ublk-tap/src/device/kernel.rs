@@ -1,5 +1,6 @@
 //! The ublk driver and the devices it has: ours, dead ones of ours, and others.
 
+use super::Shape;
 use super::error::DeviceError;
 use libublk::ctrl::UblkCtrl;
 use libublk::sys;
@@ -13,6 +14,11 @@ use wire::Name;
 pub(super) const TARGET: &str = "ublk-tap";
 /// Kept by the kernel for us: tells our devices from others, also when the note is lost.
 pub(super) const MARK: u64 = u64::from_be_bytes(*b"ublk-tap");
+
+/// What every device of ours is made with: the bytes are moved by us, and after our death its users
+/// wait, and their requests come again.
+pub(super) const FLAGS: u64 =
+    (sys::UBLK_F_USER_COPY | sys::UBLK_F_USER_RECOVERY | sys::UBLK_F_USER_RECOVERY_REISSUE) as u64;
 
 const CONTROL: &str = "/dev/ublk-control";
 
@@ -61,6 +67,16 @@ pub fn devices() -> Vec<KernelDevice> {
     devices
 }
 
+/// Queues and sizes of a device, as it was made.
+pub fn shape(id: u32) -> Option<Shape> {
+    let info = control(id)?.dev_info();
+    Some(Shape {
+        queues: info.nr_hw_queues,
+        depth: info.queue_depth,
+        io_bytes_max: info.max_io_buf_bytes,
+    })
+}
+
 /// Stops and deletes a device whose server is dead; requests that wait for it end in an error.
 ///
 /// Returns when nobody waits any more; what still has it open keeps its number until closed.
@@ -107,6 +123,9 @@ pub(super) fn note(group: &Name, volume: &Name, disk: &Path) -> Value {
 }
 
 /// Requests are sorted once, by the scheduler of the disk below.
+///
+/// For a new device only: the kernel waits for all requests before it looks at what is written. A
+/// tap killed meanwhile would wait for requests that wait for its successor, which waits for it.
 pub(super) fn use_no_scheduler(id: u32) {
     let file = format!("/sys/block/ublkb{id}/queue/scheduler");
     if let Err(error) = fs::write(&file, "none") {

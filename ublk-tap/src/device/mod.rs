@@ -26,6 +26,7 @@ mod params;
 mod parking;
 mod progress;
 mod queue;
+mod recover;
 mod registered;
 mod request;
 mod retire;
@@ -75,6 +76,8 @@ pub struct DeviceConfig {
     pub shape: Shape,
     /// What the application uses.
     pub frontend: Frontend,
+    /// The device of a dead tap to go on with, instead of a new one; the disk is ours already.
+    pub recovers: Option<u32>,
 }
 
 /// What the application uses.
@@ -117,6 +120,8 @@ struct LiveInfo {
 
 /// How long the kernel may take to make a device.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to hand over one of a dead tap; the driver is asked for 30 s.
+const RECOVER_PATIENCE: Duration = Duration::from_secs(45);
 /// How often a stopping device is looked at.
 const STOP_INTERVAL: Duration = Duration::from_millis(5);
 /// Most queues and requests per queue we ask for.
@@ -127,11 +132,19 @@ const POOL_BYTES_MIN: usize = 4 << 20;
 const POOL_BYTES_MAX: usize = 16 << 20;
 
 impl Device {
-    /// Makes the device; when this returns, `/dev/ublkbN` serves requests.
+    /// Makes the device, or goes on with that of a dead tap; when this returns, `/dev/ublkbN`
+    /// serves requests.
+    ///
+    /// A device that cannot be gone on with is left as it is, but this process may hold it: to
+    /// be tried again, the process must end.
     pub fn start(config: DeviceConfig) -> Result<Self, DeviceError> {
         config.shape.check()?;
         config.check_ring()?;
         let faults = Arc::new(Faults::default());
+        let patience = match config.recovers {
+            Some(_) => RECOVER_PATIENCE,
+            None => START_PATIENCE,
+        };
         let plan = config.into_plan(Arc::clone(&faults));
         let (post, mail) = channel();
         let (report, reported) = sync_channel(1);
@@ -143,7 +156,7 @@ impl Device {
             .name("ublk-keeper".to_owned())
             .spawn(move || keeper::keep(&plan, mailbox, &report))
             .map_err(|error| DeviceError::refused("start a thread", error))?;
-        let Live { id, counters } = await_start(&reported, &post, START_PATIENCE)?;
+        let Live { id, counters } = await_start(&reported, &post, patience)?;
         Ok(Self {
             live: LiveInfo { id, counters },
             faults,
@@ -294,6 +307,7 @@ impl DeviceConfig {
             name: self.volume,
             disk: self.disk,
             shape: self.shape,
+            recovers: self.recovers,
             volume,
         }
     }
@@ -368,6 +382,7 @@ mod tests {
             parking: Arc::new(Parking::new()),
             shape: Shape::default(),
             frontend: Frontend::Ublk,
+            recovers: None,
         });
         let error = refused.unwrap_err();
         assert!(matches!(error, DeviceError::BadShape(_)), "{error}");

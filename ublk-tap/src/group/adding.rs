@@ -145,7 +145,10 @@ impl Driver {
     }
 
     /// Gives the volume its number and its copier, and tells the shipper before the first record.
-    fn enter(&mut self, mut tapped: Tapped) -> Result<VolumeIndex, (Option<ReplyTo>, Failure)> {
+    pub(super) fn enter(
+        &mut self,
+        mut tapped: Tapped,
+    ) -> Result<VolumeIndex, (Option<ReplyTo>, Failure)> {
         let spec = VolumeSpec {
             index: VolumeIndex::default(),
             name: tapped.name.clone(),
@@ -174,6 +177,8 @@ impl Driver {
         }
         self.tapped.insert(index, tapped);
         self.was_used = true;
+        // Before the first record that carries the number.
+        self.save_roster();
         Ok(index)
     }
 
@@ -223,6 +228,7 @@ impl Driver {
                 socket: self.dirs.nbd_socket(&self.group, &tapped.name),
                 group: self.settings.nbd_group,
             }),
+            recovers: tapped.recovers,
         })));
     }
 
@@ -235,6 +241,7 @@ impl Driver {
         let device = started.front.path();
         tracing::info!(volume = %tapped.name, device = %device.display(), "live");
         tapped.front = Some(started.front);
+        tapped.recovers = None;
         tapped.link = started.link;
         let copy = match mode {
             Mode::Broken => Some("the stream is given up".to_owned()),
@@ -256,6 +263,9 @@ impl Driver {
     /// The device could not be made: the volume leaves the stream as it came, with nothing written.
     fn not_started(&mut self, now: Instant, index: VolumeIndex, failure: Failure) {
         tracing::error!("{failure}");
+        if self.not_recovered(index, &failure) {
+            return;
+        }
         self.decide(now, CoreEvent::Leave { index });
         self.decide(now, CoreEvent::Dropped { index });
         let Some(mut tapped) = self.tapped.remove(&index) else {
@@ -299,6 +309,10 @@ impl std::fmt::Display for Start {
         match self {
             Self::Continue(_) => f.write_str("continues"),
             Self::Join(reason) => write!(f, "is copied: {reason}"),
+            Self::Recovered { copied, .. } => match copied {
+                Some(reason) => write!(f, "is copied: {reason}"),
+                None => f.write_str("goes on"),
+            },
         }
     }
 }

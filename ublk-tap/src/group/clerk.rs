@@ -324,7 +324,7 @@ impl Clerk {
 }
 
 /// The disk as the asker sees it: a file may be on a filesystem that is not mounted for us.
-fn as_seen_by(asker: Option<i32>, path: &Path) -> PathBuf {
+pub fn as_seen_by(asker: Option<i32>, path: &Path) -> PathBuf {
     let Some(asker) = asker else {
         return path.to_owned();
     };
@@ -388,7 +388,8 @@ fn own_device_below(
         .map(|device| device.path.clone())
 }
 
-fn check_registered(group: &Name, known: &Registered, disk: &Disk) -> Result<(), Failure> {
+/// Refuses a disk that is not the one a volume is bound to (P13).
+pub fn check_registered(group: &Name, known: &Registered, disk: &Disk) -> Result<(), Failure> {
     let name = &known.name;
     let path = disk.path().display();
     if known.identity != disk.identity() {

@@ -125,6 +125,13 @@ pub enum Start {
     Continue(MemberAction),
     /// It is copied, for this reason.
     Join(String),
+    /// It was in the stream when its tap died.
+    Recovered {
+        /// How often it was copied before.
+        copies: u64,
+        /// Why it is copied again; it goes on as it is if there is no reason.
+        copied: Option<String>,
+    },
 }
 
 /// What the driver is to do.
@@ -394,22 +401,32 @@ impl Core {
     }
 
     fn added(&mut self, index: VolumeIndex, start: Start) {
-        let (action, reason) = match start {
-            Start::Continue(action) => (action, String::new()),
-            Start::Join(reason) => (MemberAction::Join, reason),
+        let (action, reason, copies) = match start {
+            Start::Continue(action) => (Some(action), String::new(), 0),
+            Start::Join(reason) => (Some(MemberAction::Join), reason, 0),
+            Start::Recovered { copies, copied } => {
+                let action = copied.is_some().then_some(MemberAction::Join);
+                (action, copied.unwrap_or_default(), copies)
+            }
         };
-        let place = match self.stream {
-            Stream::Open => {
+        let place = match (&self.stream, action) {
+            (Stream::Open, Some(action)) => {
                 self.outputs.push_back(Output::Claim(index, action));
                 Place::Entering(action)
             }
+            (Stream::Open, None) => {
+                self.outputs.push_back(Output::GoLive(index));
+                Place::Ready
+            }
             // What it takes from the start is not captured: it joins with the others.
-            Stream::Broken { .. } => {
+            (Stream::Broken { .. }, _) => {
                 self.outputs.push_back(Output::GoLive(index));
                 Place::Outside
             }
         };
-        self.volumes.insert(index, Volume::new(place, reason));
+        let mut volume = Volume::new(place, reason);
+        volume.run = copies;
+        self.volumes.insert(index, volume);
     }
 
     fn claimed(&mut self, index: VolumeIndex, action: MemberAction, stamp: Stamp) {

@@ -11,6 +11,7 @@ use super::front::FrontKind;
 use super::members::Members;
 use super::ports::Link;
 use super::records;
+use super::recovery::{Recovering, Recovery};
 use super::removal::Removal;
 use super::tapped::Tapped;
 use crate::cli::Failure;
@@ -38,6 +39,9 @@ pub enum Input {
     Copier(CopierSaid),
     /// The tap is to end.
     Stop,
+    /// The tap is killed, as far as threads can be: it lets its disks go and does nothing more.
+    #[cfg(test)]
+    Die(Sender<()>),
 }
 
 /// What a group is made of.
@@ -66,6 +70,8 @@ pub struct DriverConfig {
     pub post: Sender<Input>,
     /// How long it waits for a first volume, if it was started for one.
     pub on_demand: Option<Duration>,
+    /// What a dead tap left, to go on with.
+    pub recovery: Option<Recovery>,
 }
 
 /// A group at work.
@@ -93,6 +99,13 @@ pub struct Driver {
     pub(super) claims: VecDeque<PendingClaim>,
     pub(super) removal: Option<Removal>,
     pub(super) barriers: Barriers<ReplyTo>,
+    /// What is to be recovered, before the first turn.
+    recovery: Option<Recovery>,
+    pub(super) recovering: Option<Recovering>,
+    /// Copies begun in this life of the ring, by number of the volume.
+    pub(super) copies: BTreeMap<u16, u64>,
+    /// A successor will know which volume has which number.
+    pub(super) is_roster_saved: bool,
     /// Since when changes are missing at the receiver because the stream was given up.
     pub(super) lost_since: Option<Instant>,
     pub(super) is_over: bool,
@@ -115,9 +128,9 @@ pub(super) struct Adding {
 
 /// A member record that waits for room.
 pub(super) struct PendingClaim {
-    index: VolumeIndex,
-    action: MemberAction,
-    since: Instant,
+    pub(super) index: VolumeIndex,
+    pub(super) action: MemberAction,
+    pub(super) since: Instant,
 }
 
 /// Rhythm while a write waits for room; it is let go as soon as there is some.
@@ -161,6 +174,10 @@ impl Driver {
             claims: VecDeque::new(),
             removal: None,
             barriers: Barriers::new(),
+            recovery: config.recovery,
+            recovering: None,
+            copies: BTreeMap::new(),
+            is_roster_saved: false,
             lost_since: None,
             is_over: false,
             started: now,
@@ -174,6 +191,9 @@ impl Driver {
     pub fn run(mut self) {
         if let Err(error) = become_io_flusher() {
             tracing::warn!(%error, "the group is not an I/O flusher: memory may wait for its disks");
+        }
+        if let Some(recovery) = self.recovery.take() {
+            self.recover(Instant::now(), recovery);
         }
         while !self.is_over {
             match self.inbox.recv_timeout(self.rhythm()) {
@@ -200,8 +220,10 @@ impl Driver {
         // is void, so every one at or below this stamp is known from here on.
         self.safe = self.ring.acked();
         self.look_at_devices(now);
+        self.step_recovery(now);
         let facts = self.facts(now);
         self.decide(now, CoreEvent::Observed(facts));
+        self.note_whole();
         self.step_removal(now);
         self.step_barriers(now);
         if self.core.is_whole() {
@@ -230,6 +252,14 @@ impl Driver {
                 self.decide(now, CoreEvent::RereadFailed { index, words });
             }
             Input::Stop => self.end(now),
+            #[cfg(test)]
+            Input::Die(told) => {
+                self.tapped.clear();
+                told.send(()).expect("the test waits");
+                loop {
+                    std::thread::park();
+                }
+            }
         }
     }
 
@@ -252,6 +282,7 @@ impl Driver {
             Output::Close => self.close(now),
             Output::Reopen(reason) => self.reopen(now, &reason),
             Output::Claim(index, action) => {
+                self.note_join(index, action);
                 self.claims.retain(|claim| claim.index != index);
                 self.claims.push_back(PendingClaim {
                     index,
@@ -270,6 +301,8 @@ impl Driver {
     /// What was claimed before this is the stream, nothing after it; who waited goes on.
     fn close(&mut self, now: Instant) {
         let last = self.ring.close();
+        self.ring.set_whole(0);
+        self.void_orphans();
         self.parking.kick();
         self.claims.clear();
         self.lost_since.get_or_insert(now);
@@ -291,7 +324,7 @@ impl Driver {
     }
 
     /// Claims the member records that wait, in their order, as far as there is room.
-    fn claim_members(&mut self, now: Instant) {
+    pub(super) fn claim_members(&mut self, now: Instant) {
         while let Some(PendingClaim { index, action, .. }) = self.claims.front() {
             let (index, action) = (*index, *action);
             let Some(spec) = self.members.spec(index) else {
@@ -316,6 +349,9 @@ impl Driver {
                     stamp,
                 },
             );
+            if action == MemberAction::Join {
+                self.save_roster();
+            }
         }
     }
 
@@ -368,7 +404,7 @@ impl Driver {
         }
         self.barriers.retain(|reply| !reply.is_gone());
         let view = barrier::View {
-            is_whole: self.core.is_whole(),
+            is_whole: self.core.is_whole() && self.has_recovered(),
             is_broken: self.core.mode() == Mode::Broken,
             faults: self.faults_before + self.tapped.values().map(|t| t.faults).sum::<u64>(),
             // Before `captured`: what was read again lies below it.

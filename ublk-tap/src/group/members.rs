@@ -22,6 +22,11 @@ pub(super) enum NoNumber {
 }
 
 impl Members {
+    /// The table of a dead tap, whose numbers follow each other.
+    pub(super) fn of(specs: Vec<VolumeSpec>) -> Self {
+        Self { specs }
+    }
+
     /// The number of a volume: the one it had, or the next. `spec.index` is not looked at.
     pub(super) fn enter(&mut self, mut spec: VolumeSpec) -> Result<VolumeIndex, NoNumber> {
         if let Some(known) = self.specs.iter().find(|known| known.name == spec.name) {

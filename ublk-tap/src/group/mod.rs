@@ -21,8 +21,10 @@ mod members;
 mod ports;
 mod rate;
 mod records;
+mod recovery;
 mod removal;
 mod report;
+mod roster;
 mod stopping;
 mod tapped;
 #[cfg(test)]
@@ -35,4 +37,6 @@ pub use barrier::Barriers;
 pub use departure::Departure;
 pub use driver::{Driver, DriverConfig, Input};
 pub use front::{Front, FrontKind, Fronts, HostFronts};
+pub use recovery::{Recovery, Reopened};
+pub use roster::Roster;
 pub use volume::Place;

@@ -209,7 +209,7 @@ impl Driver {
             || volumes.iter().any(|index| {
                 self.tapped
                     .get(index)
-                    .is_some_and(|tapped| tapped.asker.is_some())
+                    .is_some_and(|tapped| tapped.asker.is_some() || tapped.is_starting())
             });
         if is_adding {
             let text = format!("a volume of {group} is being added; try again when it is there");

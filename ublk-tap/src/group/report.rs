@@ -121,7 +121,7 @@ impl Driver {
             return ("gone", text.into());
         }
         let place = self.core.place(index);
-        if tapped.front.is_none() && tapped.asker.is_some() {
+        if tapped.is_starting() {
             return ("starting", String::new());
         }
         if tapped.front.is_none() || place.is_some_and(Place::is_parting) {

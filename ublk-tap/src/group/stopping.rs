@@ -65,7 +65,7 @@ impl Driver {
         let is_down = |index| {
             self.tapped
                 .get(index)
-                .is_none_or(|tapped| tapped.front.is_none() && tapped.asker.is_none())
+                .is_none_or(|tapped| tapped.front.is_none() && !tapped.is_starting())
         };
         volumes.iter().all(is_down)
     }

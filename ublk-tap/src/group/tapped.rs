@@ -4,6 +4,7 @@ use super::clerk::Opened;
 use super::driver::Adding;
 use super::front::{Front, FrontKind};
 use super::rate::Rate;
+use super::recovery::Reopened;
 use crate::control::ReplyTo;
 use crate::copier::{Copier, REREADS_MAX, Rereads};
 use crate::device::{FaultList, Shape, Stats};
@@ -24,6 +25,8 @@ pub(super) struct Tapped {
     pub(super) ranges: Arc<RangeTable>,
     pub(super) shape: Shape,
     pub(super) kind: FrontKind,
+    /// The device of a dead tap, until it is ours.
+    pub(super) recovers: Option<u32>,
     pub(super) copier: Option<Copier>,
     pub(super) front: Option<Box<dyn Front>>,
     pub(super) link: PathBuf,
@@ -52,6 +55,7 @@ impl Tapped {
             ranges: Arc::new(RangeTable::new()),
             shape: adding.shape,
             kind: adding.kind,
+            recovers: None,
             copier: None,
             front: None,
             link: PathBuf::new(),
@@ -64,6 +68,35 @@ impl Tapped {
             is_in_doubt: false,
             is_gone: false,
         }
+    }
+
+    /// A volume of a dead tap.
+    pub(super) fn reopened(reopened: Reopened) -> Self {
+        Self {
+            name: reopened.name,
+            path: reopened.path,
+            disk: reopened.disk,
+            ranges: Arc::new(RangeTable::new()),
+            shape: reopened.shape,
+            kind: FrontKind::Ublk,
+            recovers: Some(reopened.device),
+            copier: None,
+            front: None,
+            link: PathBuf::new(),
+            before: None,
+            asker: None,
+            stats: Stats::default(),
+            rate: Rate::default(),
+            uncaptured_before: 0,
+            faults: 0,
+            is_in_doubt: false,
+            is_gone: false,
+        }
+    }
+
+    /// Whether its device is still to be made, or to be gone on with.
+    pub(super) fn is_starting(&self) -> bool {
+        self.front.is_none() && (self.asker.is_some() || self.recovers.is_some())
     }
 
     /// Takes note of what the device and the copier have done; whether more writes failed than

@@ -99,6 +99,11 @@ impl Dirs {
         self.group_run(group).join("tap.pid")
     }
 
+    /// Which volume has which number in the ring, for a successor.
+    pub fn roster(&self, group: &Name) -> PathBuf {
+        self.group_run(group).join("roster")
+    }
+
     /// Log of a tap in the background.
     pub fn tap_log(&self, group: &Name) -> PathBuf {
         self.group_run(group).join("tap.log")

@@ -102,6 +102,7 @@ impl<P: Port> Worker<P> {
                 let length_bytes = u64::from(request.length_bytes);
                 let range = Range::of_length(request.offset_bytes, length_bytes);
                 self.volume.faults.add(range, errno);
+                self.volume.ring.doubt(self.volume.index);
                 record.void();
             }
         }

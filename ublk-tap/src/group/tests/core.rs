@@ -525,3 +525,42 @@ fn a_bound_below_a_second_holds_for_crowded_devices_too() {
     story.facts.crowded = Some(Duration::from_millis(201));
     assert_eq!(story.look(), [Output::Close]);
 }
+
+fn recovered(index: VolumeIndex, copied: Option<&str>) -> CoreEvent {
+    let start = Start::Recovered {
+        copies: 3,
+        copied: copied.map(str::to_owned),
+    };
+    CoreEvent::Added { index, start }
+}
+
+#[test]
+fn a_volume_that_was_whole_when_its_tap_died_goes_on_and_another_joins_before_it_serves() {
+    let mut story = Story::new();
+    assert_eq!(story.tell(recovered(A, None)), [Output::GoLive(A)]);
+    assert_eq!(story.core.mode(), Mode::Async);
+    assert!(story.core.is_whole());
+    story.is_full = true;
+    let waits = story.tell(recovered(B, Some("why")));
+    assert_eq!(waits, [Output::Claim(B, MemberAction::Join)]);
+    let stamp = Stamp(9);
+    let claimed = CoreEvent::Claimed {
+        index: B,
+        action: MemberAction::Join,
+        stamp,
+    };
+    let outputs = story.tell(claimed);
+    assert_eq!(outputs, [Output::GoLive(B), Output::StartCopy(B, 4)]);
+    assert_eq!((story.core.copies(A), story.core.copies(B)), (3, 4));
+    assert_eq!(story.core.volume_reason(B), "why");
+}
+
+#[test]
+fn in_a_stream_that_was_given_up_recovered_volumes_wait_to_be_copied() {
+    let mut story = Story::new();
+    let words = "killed".into();
+    assert_eq!(story.tell(CoreEvent::GaveUp { words }), [Output::Close]);
+    assert_eq!(story.tell(recovered(A, None)), [Output::GoLive(A)]);
+    assert_eq!(story.core.place(A), Some(Place::Outside));
+    assert_eq!(story.core.mode(), Mode::Broken);
+}

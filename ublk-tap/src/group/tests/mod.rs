@@ -4,4 +4,5 @@
 mod core;
 mod driver;
 mod faults;
+mod recover;
 mod world;

@@ -7,9 +7,13 @@ use crate::control::{
     AddRequest, Added, Asked, BarrierReached, BarrierRequest, GroupStatus, RemoveRequest, Removed,
     Reply, ReplyTo, Request, Settling,
 };
+use crate::device::Shape;
 use crate::device::{DeviceConfig, DeviceError, Fault, FaultList, RetireError, Stats, StopError};
+use crate::disk::Disk;
 use crate::group::clerk::{Clerk, Job};
-use crate::group::{Driver, DriverConfig, Front, FrontKind, Fronts, Input};
+use crate::group::{
+    Driver, DriverConfig, Front, FrontKind, Fronts, Input, Recovery, Reopened, Roster,
+};
 use crate::ranges::{HeldRange, Range, RangeTable};
 use crate::settings::{Dirs, Settings};
 use crate::shipper::{Account, Admission, Port};
@@ -28,6 +32,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::{
     Generation, Incarnation, Member, MemberAction, Name, RecordKind, Stamp, TimeMark, VolumeIndex,
+    VolumeSpec,
 };
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +44,8 @@ pub(super) struct Host {
     pub(super) on_demand: Option<Duration>,
     pub(super) fronts: Arc<FakeFronts>,
     pub(super) site: Arc<Site>,
+    /// A successor could not go on with a device.
+    pub(super) gave_up: Arc<AtomicBool>,
     lives: AtomicU64,
 }
 
@@ -89,6 +96,7 @@ impl Host {
             on_demand: None,
             fronts: Arc::new(FakeFronts::default()),
             site: Arc::new(Site::default()),
+            gave_up: Arc::default(),
             lives: AtomicU64::new(0),
         }
     }
@@ -140,6 +148,49 @@ impl Host {
             .unwrap();
         let config = RingConfig::for_payload(self.settings.ring_bytes).unwrap();
         let ring = Ring::create(&dirs.group_run(&group()), incarnation, config).unwrap();
+        self.tap_with(state, ring, None)
+    }
+
+    /// The tap after one that was killed; it goes on with its ring and with `volumes`.
+    pub(super) fn successor(&self, volumes: &[(&str, &Path)]) -> Tap {
+        let dirs = self.dirs();
+        let fresh = State::new(group(), 100);
+        let state = StateFile::open_or_create(&dirs.state_file(&group()), fresh).unwrap();
+        let life = state.state().incarnation;
+        let roster = Roster::load(&dirs.roster(&group()), life).unwrap();
+        let found = Ring::recover(&dirs.group_run(&group()), life, clock::now()).unwrap();
+        let reopened = volumes.iter().map(|(volume, path)| {
+            let spec = roster.volume(&name(volume)).expect("it was in the stream");
+            Reopened {
+                name: name(volume),
+                path: path.to_path_buf(),
+                disk: Arc::new(Disk::open(path, PATIENCE).unwrap()),
+                device: u32::from(spec.index.0),
+                shape: Shape::default(),
+                start: roster.start(spec.index, &found.ring),
+            }
+        });
+        let is_gone = |spec: &&VolumeSpec| volumes.iter().all(|v| spec.name.as_str() != v.0);
+        let gave_up = Arc::clone(&self.gave_up);
+        let recovery = Recovery {
+            orphans: found.orphans,
+            volumes: reopened.collect(),
+            gone: roster
+                .volumes
+                .iter()
+                .filter(is_gone)
+                .map(|spec| spec.name.clone())
+                .collect(),
+            roster,
+            give_up: Box::new(move |_| gave_up.store(true, Ordering::Release)),
+        };
+        let mut tap = self.tap_with(state, found.ring, Some(recovery));
+        tap.shipper = Some(self.shipper());
+        tap
+    }
+
+    fn tap_with(&self, state: StateFile, ring: Ring, recovery: Option<Recovery>) -> Tap {
+        let dirs = self.dirs();
         let ring = Arc::new(ring);
         let (post, inbox) = channel();
         let (jobs, job_inbox) = channel::<Job>();
@@ -169,6 +220,7 @@ impl Host {
             inbox,
             post: post.clone(),
             on_demand: self.on_demand,
+            recovery,
         });
         let driver = std::thread::spawn(move || driver.run());
         Tap {
@@ -319,6 +371,14 @@ impl Tap {
         self.driver.join().unwrap();
         self.clerk.join().unwrap();
         end(self.shipper.take());
+    }
+
+    /// The tap is killed, and its disks are free for the next one.
+    pub(super) fn die(self) {
+        let (told, dead) = channel();
+        self.post.send(Input::Die(told)).unwrap();
+        dead.recv_timeout(PATIENCE).unwrap();
+        self.crash();
     }
 
     /// The tap is killed: nobody writes anything down any more.
@@ -570,6 +630,7 @@ impl Fake {
             errno: 5,
         };
         self.faults.lock().unwrap().faults.push(fault);
+        self.ring.doubt(self.index);
     }
 
     /// What a failed write may do.

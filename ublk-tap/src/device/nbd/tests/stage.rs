@@ -79,6 +79,7 @@ impl Stage {
             parking: Arc::clone(&parking),
             shape: setup.shape,
             frontend: Frontend::Nbd(place.clone()),
+            recovers: None,
         };
         let device = NbdDevice::start(config, &place).unwrap();
         let replica = Arc::new(Mutex::new(Replica {

@@ -1,0 +1,109 @@
+//! `ublk-tap recover`: after a tap was killed, its devices are served again.
+//!
+//! Their users have waited in the kernel and go on; nothing is copied that was whole. The tap that
+//! is started for it finds everything itself, as one does that a service manager starts again.
+
+use super::exit::Failure;
+use super::{look, say};
+use crate::control::{ClientError, GroupStatus, Reply, Request};
+use crate::daemon;
+use crate::device::kernel;
+use crate::settings::Dirs;
+use std::time::{Duration, Instant};
+use wire::Name;
+
+/// How long a tap may take to answer: it waits for the dead one's last writes first.
+const START_PATIENCE: Duration = Duration::from_secs(90);
+/// How long its devices may take to serve after that.
+const SERVE_PATIENCE: Duration = Duration::from_secs(90);
+/// How long it may take to say how it stands.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Goes on for one group, or for all whose tap was killed.
+pub(super) fn recover(dirs: &Dirs, group: Option<&Name>) -> Result<(), Failure> {
+    let groups = match group {
+        Some(group) => {
+            look::known(dirs, group)?;
+            vec![group.clone()]
+        }
+        None => groups_left(),
+    };
+    let mut is_any = false;
+    for group in groups {
+        is_any |= recover_group(dirs, &group)?;
+    }
+    if is_any {
+        return Ok(());
+    }
+    say("nothing to recover: no device waits for its tap")
+}
+
+/// Whether there was something to recover.
+fn recover_group(dirs: &Dirs, group: &Name) -> Result<bool, Failure> {
+    daemon::await_end(dirs, group);
+    if daemon::live_pid(dirs, group).is_some() || !has_devices(group) {
+        return Ok(false);
+    }
+    daemon::spawn(dirs, group, None, START_PATIENCE)?;
+    let status = served(dirs, group)?;
+    for volume in &status.volumes {
+        let device = volume.device.as_deref().unwrap_or("no device");
+        let (name, state) = (&volume.name, &volume.state);
+        let why = match volume.reason.as_str() {
+            "" => String::new(),
+            reason => format!(": {reason}"),
+        };
+        say(&format!(
+            "{group}/{name} is served again as {device}, {state}{why}"
+        ))?;
+    }
+    Ok(true)
+}
+
+/// Waits until every volume has its device.
+fn served(dirs: &Dirs, group: &Name) -> Result<GroupStatus, Failure> {
+    let deadline = Instant::now() + SERVE_PATIENCE;
+    let log = dirs.tap_log(group);
+    loop {
+        match look::ask(dirs, group, &Request::Status, ANSWER_PATIENCE) {
+            Ok(Reply::Status(status)) => {
+                let is_served = status.volumes.iter().all(|volume| volume.device.is_some());
+                if is_served && !status.volumes.is_empty() {
+                    return Ok(*status);
+                }
+            }
+            Ok(other) => return Err(look::unexpected(other)),
+            Err(ClientError::NotRunning | ClientError::Ended) => {
+                return Err(Failure::failed(format!(
+                    "the tap of group {group} has ended while it recovered; see {}",
+                    log.display()
+                )));
+            }
+            Err(error) => return Err(look::of_client(&error)),
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::late(format!(
+                "a device of group {group} is not served yet; see `ublk-tap status {group}` and {}",
+                log.display()
+            )));
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+fn has_devices(group: &Name) -> bool {
+    groups_left().contains(group)
+}
+
+/// Groups that have devices.
+fn groups_left() -> Vec<Name> {
+    let devices = kernel::devices().into_iter();
+    let mut groups: Vec<Name> = devices
+        .filter(|device| device.is_ours)
+        .filter_map(|device| device.group)
+        .collect();
+    groups.sort();
+    groups.dedup();
+    groups
+}

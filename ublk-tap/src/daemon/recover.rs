@@ -1,0 +1,249 @@
+//! What a tap that was killed has left, found and made ready to go on with.
+//!
+//! Its devices wait in the kernel. The disks are taken first: that waits until the last write of
+//! the dead tap has ended (P3). Then its ring, if it is the one of the life the state names and
+//! holds together: the stream goes on, and nothing is copied that was whole. Else a new life begins
+//! for the same devices, and every volume is copied.
+
+use super::{Options, begin_life};
+use crate::cli::{Exit, Failure};
+use crate::clock;
+use crate::device::kernel::{self, KernelDevice, State};
+use crate::disk::Disk;
+use crate::group::clerk::{as_seen_by, check_registered, of_device, of_disk, of_state};
+use crate::group::{Recovery, Reopened, Roster, Start};
+use crate::settings::Settings;
+use crate::state::{Rest, StateFile, Unclean};
+use ring::{Orphan, Recovered, Ring};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use wire::{Name, VolumeIndex};
+
+/// How long the dead tap's last writes may take to end.
+const DISK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A device of a dead tap.
+struct Left {
+    device: KernelDevice,
+    volume: Name,
+}
+
+/// The stream of a dead tap.
+struct Stream {
+    ring: Ring,
+    orphans: Vec<Orphan>,
+    roster: Roster,
+}
+
+/// Finds what the group's dead tap has left, and takes it. `None`: no device of it waits.
+///
+/// `starter` is the process that started us, whose paths are meant.
+pub(super) fn recover(
+    options: &Options,
+    settings: &Settings,
+    state: &mut StateFile,
+    starter: Option<i32>,
+) -> Result<Option<(Arc<Ring>, Recovery)>, Failure> {
+    let left = devices_left(&options.group)?;
+    if left.is_empty() {
+        return Ok(None);
+    }
+    tracing::info!(devices = left.len(), "going on for a tap that was killed");
+    let mut volumes = Vec::new();
+    for left in left {
+        volumes.push(reopen(options, state, starter, left)?);
+    }
+    let (ring, orphans, roster) = match stream(options, state, &volumes) {
+        Ok(Stream {
+            ring,
+            orphans,
+            roster,
+        }) => {
+            go_on(&ring, &roster, &mut volumes);
+            (Arc::new(ring), orphans, roster)
+        }
+        Err(why) => {
+            tracing::warn!("the stream ends, and every volume is copied: {why}");
+            (
+                begin_life(options, settings, state)?,
+                Vec::new(),
+                Roster::default(),
+            )
+        }
+    };
+    mark_live(state, &volumes)?;
+    let gone = gone(state, &roster, &volumes);
+    let recovery = Recovery {
+        roster,
+        orphans,
+        volumes,
+        gone,
+        give_up: give_up(options.on_demand),
+    };
+    Ok(Some((ring, recovery)))
+}
+
+/// Devices of the group that wait for a tap. One that never served is in nobody's use, and goes.
+fn devices_left(group: &Name) -> Result<Vec<Left>, Failure> {
+    let mut left = Vec::new();
+    let is_own = |device: &KernelDevice| device.is_ours && device.group.as_ref() == Some(group);
+    for device in kernel::devices().into_iter().filter(is_own) {
+        let path = device.path.display();
+        if device.state == State::Dead {
+            tracing::info!(%path, "a device that never served is deleted");
+            kernel::delete(device.id).map_err(|error| of_device(&error))?;
+            continue;
+        }
+        let Some(volume) = device.volume.clone() else {
+            return Err(unknown(
+                group,
+                &format!("{path} has lost the name of its volume"),
+            ));
+        };
+        left.push(Left { device, volume });
+    }
+    Ok(left)
+}
+
+fn reopen(
+    options: &Options,
+    state: &StateFile,
+    starter: Option<i32>,
+    left: Left,
+) -> Result<Reopened, Failure> {
+    let Left { device, volume } = left;
+    let group = &options.group;
+    let Some(known) = state.state().volume(&volume) else {
+        let what = format!(
+            "{} is of a volume {volume} nobody knows",
+            device.path.display()
+        );
+        return Err(unknown(group, &what));
+    };
+    let path = PathBuf::from(&known.path);
+    let seen = as_seen_by(starter, &path);
+    let disk = Disk::open(&seen, DISK_PATIENCE).map_err(|error| {
+        let failure = of_disk(&error);
+        let text = format!(
+            "{failure}; {} waits for it, try `ublk-tap recover {group}` again",
+            device.path.display()
+        );
+        Failure::new(failure.exit, text)
+    })?;
+    check_registered(group, known, &disk)?;
+    let Some(shape) = kernel::shape(device.id) else {
+        let text = format!("{} has gone meanwhile", device.path.display());
+        return Err(Failure::failed(text));
+    };
+    Ok(Reopened {
+        name: volume,
+        path,
+        disk: Arc::new(disk),
+        device: device.id,
+        shape,
+        start: Start::Join(Unclean::Live.words().into()),
+    })
+}
+
+/// The dead tap's stream, if everything fits; else why not, in words.
+fn stream(options: &Options, state: &StateFile, volumes: &[Reopened]) -> Result<Stream, String> {
+    let incarnation = state.state().incarnation;
+    let path = options.dirs.roster(&options.group);
+    let roster = Roster::load(&path, incarnation);
+    let roster = roster.map_err(|error| format!("{}: {error}", path.display()))?;
+    let indices: Option<Vec<VolumeIndex>> = volumes
+        .iter()
+        .map(|volume| index_of(&roster, volume))
+        .collect();
+    let Some(indices) = indices else {
+        return Err("a volume with a device is not in the stream".into());
+    };
+    let dir = options.dirs.group_run(&options.group);
+    let found = Ring::recover(&dir, incarnation, clock::now());
+    let Recovered {
+        ring,
+        orphans,
+        unfilled,
+    } = found.map_err(|error| error.to_string())?;
+    if !orphans
+        .iter()
+        .all(|orphan| indices.contains(&orphan.volume()))
+    {
+        return Err("a write of a volume without a device may be in flight".into());
+    }
+    let (captured, orphaned) = (ring.captured(), orphans.len());
+    tracing::info!(%captured, orphaned, unfilled, "the stream goes on");
+    Ok(Stream {
+        ring,
+        orphans,
+        roster,
+    })
+}
+
+/// The number of a volume, if the stream knows it over this disk.
+fn index_of(roster: &Roster, volume: &Reopened) -> Option<VolumeIndex> {
+    let spec = roster.volume(&volume.name)?;
+    let disk = &volume.disk;
+    let is_same = spec.identity == disk.identity()
+        && spec.size_bytes == disk.size_bytes()
+        && spec.sector_bytes == disk.sector_bytes();
+    is_same.then_some(spec.index)
+}
+
+/// Volumes that were whole need no copy.
+fn go_on(ring: &Ring, roster: &Roster, volumes: &mut [Reopened]) {
+    for volume in volumes {
+        if let Some(index) = index_of(roster, volume) {
+            volume.start = roster.start(index, ring);
+        }
+    }
+}
+
+/// Whatever the state says of them: their devices are about to take writes.
+fn mark_live(state: &mut StateFile, volumes: &[Reopened]) -> Result<(), Failure> {
+    let live = Rest::Unclean(Unclean::Live);
+    let is_named = |name: &Name| volumes.iter().any(|volume| volume.name == *name);
+    let mut known = state.state().volumes.iter();
+    if known.all(|volume| volume.rest == live || !is_named(&volume.name)) {
+        return Ok(());
+    }
+    let marked = state.update(|state| {
+        for volume in &mut state.volumes {
+            if is_named(&volume.name) {
+                volume.rest = live.clone();
+            }
+        }
+    });
+    marked.map_err(|error| of_state(&error))
+}
+
+/// Volumes of the stream that came or went when the tap died: nobody uses them, and they leave.
+fn gone(state: &StateFile, roster: &Roster, volumes: &[Reopened]) -> Vec<Name> {
+    let is_live = |name: &Name| {
+        let known = state.state().volume(name);
+        known.is_some_and(|known| known.rest == Rest::Unclean(Unclean::Live))
+    };
+    let names = roster.volumes.iter().map(|spec| &spec.name);
+    let gone = names.filter(|name| {
+        let has_device = volumes.iter().any(|volume| volume.name == **name);
+        !has_device && is_live(name)
+    });
+    gone.cloned().collect()
+}
+
+/// Ends the process as a kill would: the kernel takes the devices back, and their users wait on.
+fn give_up(on_demand: bool) -> Box<dyn Fn(&Failure) + Send> {
+    Box::new(move |failure: &Failure| {
+        tracing::error!("not recovered: {failure}");
+        if on_demand && let Ok(line) = serde_json::to_string(failure) {
+            println!("{line}");
+        }
+        std::process::exit(failure.exit as i32)
+    })
+}
+
+fn unknown(group: &Name, what: &str) -> Failure {
+    let text = format!("{what}; give it up with `ublk-tap cleanup {group}`");
+    Failure::new(Exit::Refused, text)
+}

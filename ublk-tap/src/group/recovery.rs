@@ -1,0 +1,241 @@
+//! Going on where a dead tap stopped: its stream, its volumes, its devices.
+//!
+//! First the ranges are read again for which nobody knows what the disk has done; only then the
+//! records of the dead tap are void and the settle mark passes them. The devices go live when that
+//! is done, so that the application does not take the room it needs, or after a bounded time. A
+//! volume that was whole goes on without a copy; any other joins again before its device takes
+//! writes.
+
+use super::core::{CoreEvent, Start};
+use super::driver::{Driver, PendingClaim};
+use super::roster::Roster;
+use super::tapped::Tapped;
+use super::volume::Place;
+use crate::cli::Failure;
+use crate::copier::Rereads;
+use crate::device::Shape;
+use crate::disk::Disk;
+use crate::ranges::Range;
+use ring::Orphan;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use wire::{MemberAction, Name, VolumeIndex};
+
+/// What a dead tap left, made ready to go on.
+pub struct Recovery {
+    /// Who is who in the stream; empty in a new one.
+    pub roster: Roster,
+    /// Records whose ranges are to be read again.
+    pub orphans: Vec<Orphan>,
+    /// Volumes whose devices wait.
+    pub volumes: Vec<Reopened>,
+    /// Volumes of the stream that have no device any more.
+    pub gone: Vec<Name>,
+    /// Ends the process and leaves the devices to the next one.
+    pub give_up: Box<dyn Fn(&Failure) + Send>,
+}
+
+/// A volume of a dead tap.
+pub struct Reopened {
+    /// Its name.
+    pub name: Name,
+    /// The disk, as the operator called it.
+    pub path: PathBuf,
+    /// The disk, ours now.
+    pub disk: Arc<Disk>,
+    /// Its device.
+    pub device: u32,
+    /// Queues and sizes of the device.
+    pub shape: Shape,
+    /// How it goes on.
+    pub start: Start,
+}
+
+/// A recovery under way.
+pub(super) struct Recovering {
+    orphans: Vec<Orphan>,
+    /// Volumes whose devices wait for the ranges to be read.
+    waiting: Vec<(VolumeIndex, Start)>,
+    deadline: Instant,
+    give_up: Box<dyn Fn(&Failure) + Send>,
+}
+
+/// How long the devices wait for ranges to be read again.
+const REREAD_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Driver {
+    /// Takes over what a dead tap left.
+    pub(super) fn recover(&mut self, now: Instant, recovery: Recovery) {
+        let Recovery {
+            roster,
+            orphans,
+            volumes,
+            gone,
+            give_up,
+        } = recovery;
+        self.members = roster.members();
+        self.copies.clone_from(&roster.copies);
+        let mut waiting = Vec::new();
+        for reopened in volumes {
+            let start = reopened.start.clone();
+            let name = reopened.name.clone();
+            match self.enter(Tapped::reopened(reopened)) {
+                Ok(index) => waiting.push((index, start)),
+                Err((_, failure)) => {
+                    tracing::error!(volume = %name, "{failure}");
+                    return give_up(&failure);
+                }
+            }
+        }
+        self.recovering = Some(Recovering {
+            orphans,
+            waiting,
+            deadline: now + REREAD_PATIENCE,
+            give_up,
+        });
+        if self.ring.is_closed() {
+            let words = "the tap was killed while the stream was given up".into();
+            self.decide(now, CoreEvent::GaveUp { words });
+        } else {
+            self.leave_gone(now, &gone);
+            self.reread_orphans();
+        }
+        self.step_recovery(now);
+    }
+
+    /// Takes the recovery under way one step further.
+    pub(super) fn step_recovery(&mut self, now: Instant) {
+        let Some(recovering) = &self.recovering else {
+            return;
+        };
+        let all = |state| self.tapped.values().all(|tapped| tapped.rereads() == state);
+        let is_read = recovering.orphans.is_empty() || all(Rereads::Done);
+        if !is_read && now < recovering.deadline {
+            return;
+        }
+        // A range that was not read gives the stream up, and that makes them void.
+        if is_read {
+            self.void_orphans();
+        }
+        let waiting = self.recovering.as_mut().map(|it| &mut it.waiting);
+        for (index, start) in waiting.map(std::mem::take).unwrap_or_default() {
+            let volume = self.members.name(index);
+            tracing::info!(?volume, %start, "recovered");
+            self.decide(now, CoreEvent::Added { index, start });
+        }
+    }
+
+    /// Whether the volumes of a dead tap are volumes of ours by now.
+    pub(super) fn has_recovered(&self) -> bool {
+        self.recovering
+            .as_ref()
+            .is_none_or(|it| it.waiting.is_empty())
+    }
+
+    /// The device of a dead tap cannot be gone on with. Whoever uses it still waits: the process
+    /// ends, and with it nothing of what it could leave to the next one.
+    ///
+    /// Returns whether it was one.
+    pub(super) fn not_recovered(&self, index: VolumeIndex, failure: &Failure) -> bool {
+        let tapped = self.tapped.get(&index);
+        let is_recovering = tapped.is_some_and(|tapped| tapped.recovers.is_some());
+        if let Some(recovering) = self.recovering.as_ref().filter(|_| is_recovering) {
+            (recovering.give_up)(failure);
+        }
+        is_recovering
+    }
+
+    /// What the dead tap's writes may have done is in the stream, or the stream is given up.
+    pub(super) fn void_orphans(&mut self) {
+        let Some(recovering) = &mut self.recovering else {
+            return;
+        };
+        for orphan in recovering.orphans.drain(..) {
+            orphan.void();
+        }
+        self.ring.notify_consumer();
+    }
+
+    /// Notes in the ring which volumes need no copy if we die now. What the dead tap has noted
+    /// stands until its volumes go on.
+    pub(super) fn note_whole(&self) {
+        if !self.has_recovered() {
+            return;
+        }
+        let is_whole = |(index, tapped): (&VolumeIndex, &Tapped)| {
+            self.core.place(*index) == Some(Place::Ready)
+                && !self.core.is_in_doubt(*index)
+                && tapped.rereads() == Rereads::Done
+        };
+        let whole = |entry| Some(entry).filter(|entry| is_whole(*entry)).map(|(i, _)| i);
+        let is_usable = self.is_roster_saved && !self.ring.is_closed();
+        let volumes = self.tapped.iter().filter(|_| is_usable);
+        self.ring.set_whole(volumes.filter_map(whole).fold(0, with));
+    }
+
+    /// A volume is about to join: from here on it needs a copy if we die.
+    pub(super) fn note_join(&self, index: VolumeIndex, action: MemberAction) {
+        if action == MemberAction::Join {
+            let mask = with(0, &index);
+            self.ring.set_whole(self.ring.whole() & !mask);
+            self.ring.end_doubt(index);
+        }
+    }
+
+    /// Keeps the volume table for a successor.
+    pub(super) fn save_roster(&mut self) {
+        let copies = self.tapped.keys();
+        let copies: Vec<(u16, u64)> = copies
+            .map(|index| (index.0, self.core.copies(*index)))
+            .filter(|(_, copies)| *copies > 0)
+            .collect();
+        self.copies.extend(copies);
+        let roster = Roster {
+            volumes: self.members.specs().to_vec(),
+            copies: self.copies.clone(),
+        };
+        let path = self.dirs.roster(&self.group);
+        let saved = roster.save(&path, self.ring.incarnation());
+        if let Err(error) = &saved {
+            tracing::warn!(%error, path = %path.display(), "if the tap dies, all is copied again");
+        }
+        self.is_roster_saved = saved.is_ok();
+        if saved.is_err() {
+            self.ring.set_whole(0);
+        }
+    }
+
+    fn reread_orphans(&self) {
+        let orphans = self.recovering.iter().flat_map(|it| &it.orphans);
+        for orphan in orphans {
+            let (at, bytes) = (orphan.offset_bytes(), u64::from(orphan.length_bytes()));
+            let tapped = self.tapped.get(&orphan.volume());
+            if let Some(copier) = tapped.and_then(|tapped| tapped.copier.as_ref()) {
+                copier.reread(Range::of_length(at, bytes));
+            }
+        }
+    }
+
+    /// They died with the tap while they came or went.
+    fn leave_gone(&mut self, now: Instant, gone: &[Name]) {
+        let index_of = |name: &Name| {
+            let mut specs = self.members.specs().iter();
+            specs.find(|spec| spec.name == *name).map(|spec| spec.index)
+        };
+        let gone: Vec<VolumeIndex> = gone.iter().filter_map(index_of).collect();
+        for index in gone {
+            self.claims.push_back(PendingClaim {
+                index,
+                action: MemberAction::Leave,
+                since: now,
+            });
+        }
+        self.claim_members(now);
+    }
+}
+
+/// The volumes with one more. One that has no bit is never whole.
+fn with(volumes: u64, index: &VolumeIndex) -> u64 {
+    volumes | 1_u64.checked_shl(u32::from(index.0)).unwrap_or(0)
+}
