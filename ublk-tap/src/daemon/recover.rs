@@ -247,3 +247,108 @@ fn unknown(group: &Name, what: &str) -> Failure {
     let text = format!("{what}; give it up with `ublk-tap cleanup {group}`");
     Failure::new(Exit::Refused, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Shape;
+    use crate::state::{CleanMark, Registered};
+    use std::path::Path;
+    use wire::{Incarnation, Stamp, TimeMark, VolumeSpec};
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn disk(dir: &Path, file: &str) -> Arc<Disk> {
+        let path = dir.join(file);
+        std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+        Arc::new(Disk::open(&path, Duration::ZERO).unwrap())
+    }
+
+    fn reopened(volume: &str, disk: Arc<Disk>) -> Reopened {
+        Reopened {
+            name: name(volume),
+            path: disk.path().to_owned(),
+            disk,
+            device: 0,
+            shape: Shape::default(),
+            start: Start::Join(String::new()),
+        }
+    }
+
+    fn roster(volumes: &[&Reopened]) -> Roster {
+        let spec = |(n, volume): (usize, &&Reopened)| VolumeSpec {
+            index: VolumeIndex(n as u16),
+            name: volume.name.clone(),
+            size_bytes: volume.disk.size_bytes(),
+            sector_bytes: volume.disk.sector_bytes(),
+            identity: volume.disk.identity().to_owned(),
+        };
+        Roster {
+            volumes: volumes.iter().enumerate().map(spec).collect(),
+            ..Roster::default()
+        }
+    }
+
+    fn state(dir: &Path, volumes: &[(&Reopened, Rest)]) -> StateFile {
+        let fresh = crate::state::State::new(name("pg"), 1);
+        let mut state = StateFile::open_or_create(&dir.join("pg.state"), fresh).unwrap();
+        let fill = |state: &mut crate::state::State| {
+            for (volume, rest) in volumes {
+                state.put(Registered {
+                    name: volume.name.clone(),
+                    identity: volume.disk.identity().to_owned(),
+                    path: volume.path.display().to_string(),
+                    size_bytes: volume.disk.size_bytes(),
+                    sector_bytes: volume.disk.sector_bytes(),
+                    rest: rest.clone(),
+                });
+            }
+        };
+        state.update(fill).unwrap();
+        state
+    }
+
+    #[test]
+    fn a_volume_is_in_the_stream_only_over_the_disk_it_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = reopened("one", disk(dir.path(), "one"));
+        let two = reopened("two", disk(dir.path(), "two"));
+        let roster = roster(&[&two, &one]);
+        assert_eq!(index_of(&roster, &one), Some(VolumeIndex(1)));
+        let moved = reopened("one", disk(dir.path(), "other"));
+        assert_eq!(index_of(&roster, &moved), None);
+        let unknown = reopened("three", disk(dir.path(), "three"));
+        assert_eq!(index_of(&roster, &unknown), None);
+    }
+
+    #[test]
+    fn whoever_was_live_without_a_device_leaves_and_whoever_was_clean_has_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two, three] = ["one", "two", "three"].map(|n| reopened(n, disk(dir.path(), n)));
+        let roster = roster(&[&one, &two, &three]);
+        let live = Rest::Unclean(Unclean::Live);
+        let clean = Rest::Clean(CleanMark {
+            incarnation: Incarnation { counter: 1, id: 1 },
+            stamp: Stamp(9),
+            fingerprint: "0".into(),
+            at: TimeMark(1),
+        });
+        let rests = [(&one, live.clone()), (&two, live), (&three, clean)];
+        let state = state(dir.path(), &rests);
+        assert_eq!(gone(&state, &roster, &[one]), [name("two")]);
+    }
+
+    #[test]
+    fn a_volume_whose_device_waits_is_live_whatever_the_state_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|n| reopened(n, disk(dir.path(), n)));
+        let left = || Rest::Unclean(Unclean::NotDrained);
+        let mut state = state(dir.path(), &[(&one, left()), (&two, left())]);
+        mark_live(&mut state, &[two]).unwrap();
+        let rest = |volume: &str| state.state().volume(&name(volume)).unwrap().rest.clone();
+        assert_eq!(rest("one"), left());
+        assert_eq!(rest("two"), Rest::Unclean(Unclean::Live));
+    }
+}
