@@ -35,10 +35,13 @@ const OWN_THREADS: &str = "/proc/self/task";
 /// Why the process is not confined, and must not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfineError {
-    /// The directory that holds the enrolment cannot be opened.
-    #[error("cannot open {path}: {reason}; run `ublk-tap join TOKEN`")]
+    /// There is no configuration directory, so no enrolment either.
+    #[error("this host has not joined a receiver: run `ublk-tap join TOKEN` ({0} does not exist)")]
+    NotJoined(PathBuf),
+    /// The configuration directory cannot be opened.
+    #[error("cannot open {path}: {reason}; user {} must be able to read it", USERS[0])]
     Config {
-        /// The configuration directory.
+        /// The directory.
         path: PathBuf,
         /// What the system said.
         reason: String,
@@ -68,7 +71,7 @@ pub enum ConfineError {
 impl ConfineError {
     /// Whether the host only has to join first.
     pub fn is_not_joined(&self) -> bool {
-        matches!(self, Self::Config { .. })
+        matches!(self, Self::NotJoined(_))
     }
 }
 
