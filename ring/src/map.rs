@@ -11,7 +11,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::descriptor::{DESCRIPTOR_WORDS, STATE_WORD, StateWord};
+use crate::descriptor::{DESCRIPTOR_WORDS, Descriptor, STATE_WORD, StateWord};
 use crate::layout::{
     CLAIM_WORD, FREED_POSITION_WORD, FREED_STAMP_WORD, Layout, PAGE_BYTES, WORD_BYTES,
 };
@@ -121,6 +121,16 @@ impl TapMap {
     pub(crate) fn descriptor(&self, stamp: u64) -> &[AtomicU64] {
         let first = self.layout.descriptor_word(stamp);
         &self.control()[first..first + DESCRIPTOR_WORDS]
+    }
+
+    /// A copy of the descriptor of a stamp's slot. The caller has seen a state that keeps it in place.
+    pub(crate) fn load_descriptor(&self, stamp: u64) -> Descriptor {
+        let words = self.descriptor(stamp);
+        let mut copy = [0; DESCRIPTOR_WORDS - 1];
+        for (to, from) in copy.iter_mut().zip(&words[STATE_WORD + 1..]) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        Descriptor::from_words(copy)
     }
 
     /// Takes a place: swaps the claim word from `seen` to the one after `placement`, open.

@@ -127,7 +127,7 @@ fn judge(
 
 /// Moves the freed cursor to `acked`, whose record is done and was not freed before.
 fn free(map: &TapMap, freed: Cursor, acked: u64) {
-    let end = crate::tap::load_descriptor(map, acked).end;
+    let end = map.load_descriptor(acked).end;
     assert!(end >= freed.position, "positions only grow");
     assert!(end - freed.position <= map.layout().geometry.area_units());
     // The stamp first: whoever sees the new position, or memory given out because of it, must see

@@ -19,7 +19,7 @@ use crate::layout::{
 };
 use crate::map::TapMap;
 use crate::place::{ClaimWord, Cursor, Placement};
-use crate::tap::{Ring, load_descriptor};
+use crate::tap::Ring;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -153,16 +153,16 @@ impl Ring {
                     unfilled += 1;
                 }
                 Finding::Unfilled => {
-                    let descriptor = load_descriptor(&parts.map, stamp);
+                    let descriptor = parts.map.load_descriptor(stamp);
                     drop(abandoned(words, stamp, descriptor, State::Claimed));
                     unfilled += 1;
                 }
                 Finding::Complete => {
-                    let descriptor = load_descriptor(&parts.map, stamp);
+                    let descriptor = parts.map.load_descriptor(stamp);
                     abandoned(words, stamp, descriptor, State::Filled).publish(State::Settled);
                 }
                 Finding::Orphan(fields) => {
-                    let descriptor = load_descriptor(&parts.map, stamp);
+                    let descriptor = parts.map.load_descriptor(stamp);
                     let record = abandoned(words, stamp, descriptor, State::Filled);
                     orphans.push(Orphan { record, fields });
                 }
@@ -278,7 +278,7 @@ fn cursors(map: &TapMap, header: Header) -> Result<(Cursor, Cursor), RecoverErro
     // nobody would ever give back if nothing follows.
     let mut freed = stale;
     if map.state(stale.stamp).done_as(stale.stamp).is_some() {
-        freed.position = load_descriptor(map, stale.stamp).end;
+        freed.position = map.load_descriptor(stale.stamp).end;
     }
     if freed.position < stale.position || freed.position > claimed.position {
         return Err(damaged("freed cursor"));
@@ -318,7 +318,7 @@ fn findings(
             position = end;
             continue;
         }
-        let descriptor = load_descriptor(map, stamp);
+        let descriptor = map.load_descriptor(stamp);
         let (start, end) = (descriptor.start, descriptor.end);
         let placement = Placement { stamp, start, end };
         let follows = start >= position && end <= claimed.position;

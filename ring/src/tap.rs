@@ -7,7 +7,7 @@
 use crate::claim::Claim;
 use crate::config::RingConfig;
 use crate::create::{self, CreateError, RingFiles, RingParts};
-use crate::descriptor::{DESCRIPTOR_WORDS, Descriptor, STATE_WORD, State};
+use crate::descriptor::State;
 use crate::handoff::ConsumerFds;
 use crate::layout::{CLAIM_WORD, DOUBT_WORD, Header, SENT_WORD, WHOLE_WORD};
 use crate::map::{PageMap, TapMap};
@@ -312,7 +312,7 @@ impl Ring {
         let first = after.0.max(freed.stamp) + 1;
         (first..=upto.0.min(claimed.stamp))
             .filter(|stamp| self.map.state(*stamp).filled_as(*stamp).is_some())
-            .map(|stamp| u64::from(load_descriptor(&self.map, stamp).payload_bytes))
+            .map(|stamp| u64::from(self.map.load_descriptor(stamp).payload_bytes))
             .sum()
     }
 
@@ -325,7 +325,7 @@ impl Ring {
         }
         let state = self.map.state(oldest);
         let is_open = state.stamp == oldest && state.state >= Some(State::Claimed);
-        is_open.then(|| TimeMark(load_descriptor(&self.map, oldest).mark))
+        is_open.then(|| TimeMark(self.map.load_descriptor(oldest).mark))
     }
 
     fn claim_from(
@@ -392,14 +392,4 @@ impl Usage {
 /// A volume that has no bit is never whole.
 fn bit_of(volume: VolumeIndex) -> u64 {
     1_u64.checked_shl(u32::from(volume.0)).unwrap_or(0)
-}
-
-/// The descriptor of a stamp's slot. The caller has seen a state that keeps it in place.
-pub(crate) fn load_descriptor(map: &TapMap, stamp: u64) -> Descriptor {
-    let words = map.descriptor(stamp);
-    let mut copy = [0; DESCRIPTOR_WORDS - 1];
-    for (to, from) in copy.iter_mut().zip(&words[STATE_WORD + 1..]) {
-        *to = from.load(Ordering::Relaxed);
-    }
-    Descriptor::from_words(copy)
 }

@@ -3,7 +3,7 @@
 //! Table of contents: [`disk`] is what is wrapped, [`device`] what the application sees, [`ranges`]
 //! the order of what overlaps. [`copier`] reads a disk into the stream. [`group`] decides and drives,
 //! [`state`] remembers, [`settings`] says how, [`shipper`] is the tap's side of the link, [`daemon`]
-//! the life of the process, [`control`] and [`cli`] the operator's side.
+//! the life of the process, [`control`] and [`cli`] the operator's side, [`failure`] how it is told no.
 
 pub mod cli;
 pub mod control;
@@ -11,6 +11,7 @@ pub mod copier;
 pub mod daemon;
 pub mod device;
 pub mod disk;
+pub mod failure;
 pub mod group;
 pub mod ranges;
 pub mod settings;

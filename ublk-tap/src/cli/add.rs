@@ -1,10 +1,10 @@
 //! `ublk-tap add`: a disk becomes a volume.
 
 use super::args::AddArgs;
-use super::exit::Failure;
 use super::{look, preflight, say, show};
 use crate::control::{AddRequest, Added, Client, ClientError, Reply, Request};
 use crate::daemon;
+use crate::failure::Failure;
 use crate::group::FrontKind;
 use crate::settings::Dirs;
 use std::io::IsTerminal;

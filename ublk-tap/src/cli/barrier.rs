@@ -1,9 +1,9 @@
 //! `ublk-tap barrier`.
 
 use super::args::BarrierArgs;
-use super::exit::Failure;
 use super::{look, say, to_json};
 use crate::control::{BarrierRequest, Reply, Request, Settling};
+use crate::failure::Failure;
 use crate::settings::Dirs;
 use serde_json::json;
 use std::time::Duration;

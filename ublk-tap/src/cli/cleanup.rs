@@ -4,10 +4,10 @@
 //! that up: the devices are deleted, whoever waits gets an error, and links, ring and sockets go. The
 //! state stays as it is: not clean, so the next add copies.
 
-use super::exit::{Exit, Failure};
 use super::say;
 use crate::daemon::{GroupLock, clear_run_dir, is_dead, live_pid};
 use crate::device::kernel::{self, KernelDevice};
+use crate::failure::{Exit, Failure};
 use crate::settings::Dirs;
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! `ublk-tap join`: the shipper's business, under the operator's one command.
 
 use super::args::JoinArgs;
-use super::exit::Failure;
+use crate::failure::Failure;
 use crate::settings::Dirs;
 use crate::shipper::Program;
 use std::os::unix::process::CommandExt;

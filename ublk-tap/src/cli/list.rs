@@ -1,8 +1,8 @@
 //! `ublk-tap list`.
 
-use super::exit::Failure;
 use super::{look, say, show, to_pretty_json};
 use crate::control::{GroupStatus, VolumeStatus};
+use crate::failure::Failure;
 use crate::settings::{ByteSize, Dirs};
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
 //! Finding groups and asking their taps.
 
-use super::exit::{Exit, Failure};
 use crate::control::{Client, ClientError, GroupStatus, Reply, Request, VolumeStatus};
 use crate::device;
+use crate::failure::{Exit, Failure};
 use crate::group::clerk::of_state;
 use crate::settings::Dirs;
 use crate::state::{Registered, Rest, State, StateFile};

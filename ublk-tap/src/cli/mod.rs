@@ -8,7 +8,6 @@ mod add;
 mod args;
 mod barrier;
 mod cleanup;
-mod exit;
 mod join;
 mod list;
 mod look;
@@ -19,9 +18,9 @@ mod show;
 mod status;
 
 pub use args::Args;
-pub use exit::{Exit, Failure};
 
 use crate::daemon;
+use crate::failure::{Exit, Failure};
 use crate::group::HostFronts;
 use crate::settings::Dirs;
 use args::{RunArgs, Verb};

@@ -1,9 +1,9 @@
 //! Everything that can refuse an `add`, before anything is started or changed.
 
 use super::args::AddArgs;
-use super::exit::{Exit, Failure};
 use crate::daemon::{of_enrolment, of_settings};
 use crate::disk::Disk;
+use crate::failure::{Exit, Failure};
 use crate::group::clerk::{check_disk, of_device, of_disk, of_state};
 use crate::group::{FrontKind, Fronts, HostFronts};
 use crate::settings::{Dirs, Enrolment, Settings, Span, check_ring, check_shape, check_socket};

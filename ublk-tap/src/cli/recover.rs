@@ -3,11 +3,11 @@
 //! Their users have waited in the kernel and go on; nothing is copied that was whole. The tap that
 //! is started for it finds everything itself, as one does that a service manager starts again.
 
-use super::exit::Failure;
 use super::{look, say};
 use crate::control::{ClientError, GroupStatus, Reply, Request};
 use crate::daemon;
 use crate::device::kernel;
+use crate::failure::Failure;
 use crate::settings::Dirs;
 use std::time::{Duration, Instant};
 use wire::Name;

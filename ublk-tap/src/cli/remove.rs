@@ -1,10 +1,10 @@
 //! `ublk-tap remove`.
 
 use super::args::{RemoveArgs, Target};
-use super::exit::Failure;
 use super::{look, say};
 use crate::control::{RemoveRequest, Removed, Reply, Request};
 use crate::daemon::{GroupLock, live_pid};
+use crate::failure::Failure;
 use crate::group::clerk::of_state;
 use crate::settings::Dirs;
 use crate::state::{State, StateFile};

@@ -1,7 +1,7 @@
 //! Status in words: what matters first.
 
-use super::exit::Failure;
 use crate::control::{GroupStatus, VolumeStatus};
+use crate::failure::Failure;
 use crate::settings::{ByteSize, Span};
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -1,9 +1,9 @@
 //! `ublk-tap status`.
 
 use super::args::StatusArgs;
-use super::exit::Failure;
 use super::{look, say, show, to_json, to_pretty_json};
 use crate::control::GroupStatus;
+use crate::failure::Failure;
 use crate::settings::Dirs;
 use serde_json::json;
 use std::io::IsTerminal;

@@ -1,7 +1,7 @@
 //! What is asked and answered.
 
 use super::status::GroupStatus;
-use crate::cli::Failure;
+use crate::failure::Failure;
 use crate::group::FrontKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

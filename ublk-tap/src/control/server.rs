@@ -2,7 +2,7 @@
 
 use super::line;
 use super::message::{Reply, Request};
-use crate::cli::{Exit, Failure};
+use crate::failure::{Exit, Failure};
 use ring::handoff::PeerCredentials;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;

@@ -1,7 +1,7 @@
 //! Requests reach the inbox and answers come back; nonsense is answered and harms nobody.
 
 use super::*;
-use crate::cli::Exit;
+use crate::failure::Exit;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;

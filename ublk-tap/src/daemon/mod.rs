@@ -16,9 +16,9 @@ pub use lock::{GroupLock, LockError, live_pid};
 pub use log::trim as trim_log;
 pub use spawn::{Spawned, await_end, spawn};
 
-use crate::cli::{Exit, Failure};
 use crate::control::Server;
 use crate::device::kernel;
+use crate::failure::{Exit, Failure};
 use crate::group::clerk::{Clerk, Job, of_state};
 use crate::group::{Driver, DriverConfig, Fronts, Input, Recovery};
 use crate::settings::{Dirs, Enrolment, EnrolmentError, Settings, SettingsError, ShipperMode};

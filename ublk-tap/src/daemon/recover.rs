@@ -6,10 +6,10 @@
 //! for the same devices, and every volume is copied.
 
 use super::{Options, begin_life};
-use crate::cli::{Exit, Failure};
 use crate::clock;
 use crate::device::kernel::{self, KernelDevice, State};
 use crate::disk::Disk;
+use crate::failure::{Exit, Failure};
 use crate::group::clerk::{as_seen_by, check_registered, of_device, of_disk, of_state};
 use crate::group::{Recovery, Reopened, Roster, Start};
 use crate::settings::Settings;

@@ -1,8 +1,8 @@
 //! Starting a tap in the background, and hearing why it did not start.
 
 use super::{clear_run_dir, live_pid, refuse_dead_devices};
-use crate::cli::Failure;
 use crate::control::{Client, ClientError};
+use crate::failure::Failure;
 use crate::settings::Dirs;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read};

@@ -5,13 +5,13 @@
 
 use super::core::Start;
 use super::front::{Front, FrontKind, Fronts};
-use crate::cli::{Exit, Failure};
 use crate::clock;
 use crate::control::{Reply, ReplyTo, iso_8601};
 use crate::copier::Copier;
 use crate::device::kernel::KernelDevice;
 use crate::device::{self, DeviceConfig, DeviceError};
 use crate::disk::{Disk, DiskError, stack};
+use crate::failure::{Exit, Failure};
 use crate::settings::Dirs;
 use crate::state::{CleanMark, Registered, Rest, State, StateError, StateFile, Unclean};
 use std::collections::BTreeSet;

@@ -4,8 +4,8 @@ use super::core::CoreEvent;
 use super::departure::Manner;
 use super::driver::Driver;
 use super::removal::Removal;
-use crate::cli::Failure;
 use crate::device::RetireError;
+use crate::failure::Failure;
 use std::time::Instant;
 use wire::{Name, VolumeIndex};
 

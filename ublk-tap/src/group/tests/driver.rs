@@ -1,7 +1,7 @@
 //! The whole group at work, with everything real but the kernel's driver and the receiver.
 
 use super::world::{Host, PATIENCE, Tap, eventually, name};
-use crate::cli::Exit;
+use crate::failure::Exit;
 use crate::state::{Rest, Unclean};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -431,7 +431,7 @@ fn what_cannot_be_added_or_removed_is_refused_in_words() {
     let host = Host::new();
     let tap = host.tap();
     let disk = whole(&host, &tap, "data");
-    let refused = |failure: crate::cli::Failure, words: &str| {
+    let refused = |failure: crate::failure::Failure, words: &str| {
         assert_eq!(failure.exit, Exit::Refused, "{failure}");
         assert!(failure.text.contains(words), "{words}: {failure}");
     };

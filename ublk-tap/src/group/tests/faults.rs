@@ -1,8 +1,8 @@
 //! Writes the disk refuses: what it holds instead is at the receiver, or the volume is not clean.
 
 use super::world::{Fake, Host, PATIENCE, Tap};
-use crate::cli::Exit;
 use crate::control::Settling;
+use crate::failure::Exit;
 use crate::state::{Rest, Unclean};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! A group without a kernel that has ublk: its devices write to the disk as a queue thread would,
 //! and the receiver is an image per volume, kept by a shipper of the test's own.
 
-use crate::cli::Failure;
 use crate::clock;
 use crate::control::{
     AddRequest, Added, Asked, BarrierReached, BarrierRequest, GroupStatus, RemoveRequest, Removed,
@@ -10,6 +9,7 @@ use crate::control::{
 use crate::device::Shape;
 use crate::device::{DeviceConfig, DeviceError, Fault, FaultList, RetireError, Stats, StopError};
 use crate::disk::Disk;
+use crate::failure::Failure;
 use crate::group::clerk::{Clerk, Job};
 use crate::group::{
     Driver, DriverConfig, Front, FrontKind, Fronts, Input, Recovery, Reopened, Roster,

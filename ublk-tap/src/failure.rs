@@ -1,4 +1,4 @@
-//! How a command ends: documented exit codes, and what is said with them.
+//! How a command, or a request to a running tap, ends: documented exit codes, and what is said with them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
