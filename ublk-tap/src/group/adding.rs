@@ -212,6 +212,12 @@ impl Driver {
 
     /// The volume's place in the stream is taken, or there is no stream: its device may serve.
     pub(super) fn go_live(&mut self, index: VolumeIndex) {
+        if !self.waits_for_rereads(index) {
+            self.start_device(index);
+        }
+    }
+
+    pub(super) fn start_device(&self, index: VolumeIndex) {
         let Some(tapped) = self.tapped.get(&index) else {
             return;
         };

@@ -56,7 +56,7 @@ pub struct Reopened {
 pub(super) struct Recovering {
     orphans: Vec<Orphan>,
     /// Volumes whose devices wait for the ranges to be read.
-    waiting: Vec<(VolumeIndex, Start)>,
+    waiting: Vec<VolumeIndex>,
     deadline: Instant,
     give_up: Box<dyn Fn(&Failure) + Send>,
 }
@@ -76,12 +76,12 @@ impl Driver {
         } = recovery;
         self.members = roster.members();
         self.copies.clone_from(&roster.copies);
-        let mut waiting = Vec::new();
+        let mut starts = Vec::new();
         for reopened in volumes {
             let start = reopened.start.clone();
             let name = reopened.name.clone();
             match self.enter(Tapped::reopened(reopened)) {
-                Ok(index) => waiting.push((index, start)),
+                Ok(index) => starts.push((index, start)),
                 Err((_, failure)) => {
                     tracing::error!(volume = %name, "{failure}");
                     return give_up(&failure);
@@ -90,7 +90,7 @@ impl Driver {
         }
         self.recovering = Some(Recovering {
             orphans,
-            waiting,
+            waiting: Vec::new(),
             deadline: now + REREAD_PATIENCE,
             give_up,
         });
@@ -101,7 +101,27 @@ impl Driver {
             self.leave_gone(now, &gone);
             self.reread_orphans();
         }
-        self.step_recovery(now);
+        for (index, start) in starts {
+            let volume = self.members.name(index);
+            tracing::info!(?volume, %start, "recovered");
+            self.decide(now, CoreEvent::Added { index, start });
+        }
+    }
+
+    /// Whether the device of a volume is to wait; it goes live by itself then.
+    pub(super) fn waits_for_rereads(&mut self, index: VolumeIndex) -> bool {
+        let is_recovering = self
+            .tapped
+            .get(&index)
+            .is_some_and(|tapped| tapped.recovers.is_some());
+        let Some(recovering) = self.recovering.as_mut().filter(|_| is_recovering) else {
+            return false;
+        };
+        if recovering.orphans.is_empty() {
+            return false;
+        }
+        recovering.waiting.push(index);
+        true
     }
 
     /// Takes the recovery under way one step further.
@@ -109,24 +129,24 @@ impl Driver {
         let Some(recovering) = &self.recovering else {
             return;
         };
-        let all = |state| self.tapped.values().all(|tapped| tapped.rereads() == state);
-        let is_read = recovering.orphans.is_empty() || all(Rereads::Done);
-        if !is_read && now < recovering.deadline {
-            return;
-        }
-        // A range that was not read gives the stream up, and that makes them void.
+        let mut rereads = self.tapped.values().map(Tapped::rereads);
+        // A range that cannot be read gives the stream up, and that makes its orphan void.
+        let is_read = rereads.all(|rereads| rereads == Rereads::Done);
+        let is_late = now >= recovering.deadline;
         if is_read {
             self.void_orphans();
         }
-        let waiting = self.recovering.as_mut().map(|it| &mut it.waiting);
-        for (index, start) in waiting.map(std::mem::take).unwrap_or_default() {
-            let volume = self.members.name(index);
-            tracing::info!(?volume, %start, "recovered");
-            self.decide(now, CoreEvent::Added { index, start });
+        let Some(recovering) = &mut self.recovering else {
+            return;
+        };
+        if recovering.orphans.is_empty() || is_late {
+            for index in std::mem::take(&mut recovering.waiting) {
+                self.start_device(index);
+            }
         }
     }
 
-    /// Whether the volumes of a dead tap are volumes of ours by now.
+    /// Whether no device of a dead tap is held back.
     pub(super) fn has_recovered(&self) -> bool {
         self.recovering
             .as_ref()
@@ -151,6 +171,9 @@ impl Driver {
         let Some(recovering) = &mut self.recovering else {
             return;
         };
+        if recovering.orphans.is_empty() {
+            return;
+        }
         for orphan in recovering.orphans.drain(..) {
             orphan.void();
         }
@@ -158,9 +181,10 @@ impl Driver {
     }
 
     /// Notes in the ring which volumes need no copy if we die now. What the dead tap has noted
-    /// stands until its volumes go on.
+    /// stands while its orphans do: a successor finds them too.
     pub(super) fn note_whole(&self) {
-        if !self.has_recovered() {
+        let is_open = |it: &Recovering| !it.orphans.is_empty();
+        if self.recovering.as_ref().is_some_and(is_open) {
             return;
         }
         let is_whole = |(index, tapped): (&VolumeIndex, &Tapped)| {

@@ -213,3 +213,41 @@ fn a_device_that_cannot_be_gone_on_with_is_left_to_the_next_tap() {
     tap.remove(None, false).unwrap();
     tap.end();
 }
+
+#[test]
+fn a_range_in_flight_that_cannot_be_read_gives_the_stream_up_and_the_device_serves() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    let device = host.fronts.device("data");
+    // Where the disk has nothing to read.
+    forget(device.begin(SIZE as u64, &[2; 512]));
+    tap.die();
+    let tap = host.successor(&[("data", &disk)]);
+    wait_served(&tap);
+    eventually("it is copied again", || tap.status().volumes[0].copies == 2);
+    let status = tap.wait_mode("async");
+    assert_eq!(status.volumes[0].copies, 2);
+    assert_eq!(host.site.gaps.load(Ordering::Acquire), 1);
+    tap.barrier(PATIENCE).unwrap();
+    host.assert_equal("data", &disk);
+    tap.remove(None, false).unwrap();
+    tap.end();
+}
+
+#[test]
+fn a_copy_the_receiver_wants_is_made_also_if_it_asks_before_the_devices_serve() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    forget(host.fronts.device("data").begin(AT, &[2; 8192]));
+    tap.die();
+    host.site.want_copy();
+    let tap = host.successor(&[("data", &disk)]);
+    eventually("it is copied again", || tap.status().volumes[0].copies == 2);
+    tap.wait_mode("async");
+    tap.barrier(PATIENCE).unwrap();
+    host.assert_equal("data", &disk);
+    tap.remove(None, false).unwrap();
+    tap.end();
+}
