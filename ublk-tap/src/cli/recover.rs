@@ -7,7 +7,7 @@ use super::{look, say};
 use crate::control::{ClientError, GroupStatus, Reply, Request};
 use crate::daemon;
 use crate::device::kernel;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::settings::Dirs;
 use std::time::{Duration, Instant};
 use wire::Name;
@@ -18,6 +18,10 @@ const START_PATIENCE: Duration = Duration::from_secs(90);
 const SERVE_PATIENCE: Duration = Duration::from_secs(90);
 /// How long it may take to say how it stands.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+/// Right after a tap that was killed while it recovered, the next one may fail to go on with a
+/// device, and the one after it does not (docs/decisions/recovery.md).
+const TRIES_MAX: u32 = 3;
+const RETRY_INTERVAL: Duration = Duration::from_millis(300);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Goes on for one group, or for all whose tap was killed.
@@ -45,8 +49,17 @@ fn recover_group(dirs: &Dirs, group: &Name) -> Result<bool, Failure> {
     if daemon::live_pid(dirs, group).is_some() || !has_devices(group) {
         return Ok(false);
     }
-    daemon::spawn(dirs, group, None, START_PATIENCE)?;
-    let status = served(dirs, group)?;
+    let mut tries = 1;
+    let status = loop {
+        let tried = daemon::spawn(dirs, group, None, START_PATIENCE);
+        match tried.and_then(|_| served(dirs, group)) {
+            Ok(status) => break status,
+            Err(failure) if failure.exit == Exit::Failed && tries < TRIES_MAX => tries += 1,
+            Err(failure) => return Err(failure),
+        }
+        std::thread::sleep(RETRY_INTERVAL);
+        daemon::await_end(dirs, group);
+    };
     for volume in &status.volumes {
         let device = volume.device.as_deref().unwrap_or("no device");
         let (name, state) = (&volume.name, &volume.state);

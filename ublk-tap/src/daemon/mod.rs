@@ -195,12 +195,24 @@ fn serve(
     .and_then(|driver| {
         let control = start_control(options, &signals, post)?;
         tracing::info!(group = %options.group, "the tap runs");
+        let guard = AbortOnPanic;
         driver.run();
+        std::mem::forget(guard);
         drop(control);
         Ok(())
     });
     // With the driver gone nobody posts jobs: the clerk finishes what it has and ends.
     (served, clerk.join().ok())
+}
+
+/// Ends the process when a panic unwinds through it: taken down with the group, the devices would
+/// fail their users' requests; left to the kernel, they can be recovered.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        std::process::abort();
+    }
 }
 
 struct DriverConfigParts {

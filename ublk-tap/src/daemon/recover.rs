@@ -79,7 +79,7 @@ pub(super) fn recover(
         orphans,
         volumes,
         gone,
-        give_up: give_up(options.on_demand),
+        give_up: give_up(),
     };
     Ok(Some((ring, recovery)))
 }
@@ -233,12 +233,9 @@ fn gone(state: &StateFile, roster: &Roster, volumes: &[Reopened]) -> Vec<Name> {
 }
 
 /// Ends the process as a kill would: the kernel takes the devices back, and their users wait on.
-fn give_up(on_demand: bool) -> Box<dyn Fn(&Failure) + Send> {
-    Box::new(move |failure: &Failure| {
+fn give_up() -> Box<dyn Fn(&Failure) + Send> {
+    Box::new(|failure: &Failure| {
         tracing::error!("not recovered: {failure}");
-        if on_demand && let Ok(line) = serde_json::to_string(failure) {
-            println!("{line}");
-        }
         std::process::exit(failure.exit as i32)
     })
 }
