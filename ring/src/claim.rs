@@ -5,7 +5,9 @@
 //! readable for the disk write in flight until it is settled or voided; dropped without either it
 //! stays open for ever, because nobody knows whether the kernel still reads from it (P1).
 
-use crate::descriptor::{Descriptor, RecordFields, STATE_WORD, State, StateWord};
+use crate::descriptor::{
+    Descriptor, FIELD_WORDS, PLACE_WORDS, RecordFields, STATE_WORD, State, StateWord,
+};
 use crate::map::{SlotPayload, SlotWords};
 use crate::place::Placement;
 use std::sync::atomic::{Ordering, fence};
@@ -32,7 +34,6 @@ pub struct Filled {
 pub(crate) struct Record {
     words: SlotWords,
     stamp: u64,
-    descriptor: Descriptor,
     state: State,
 }
 
@@ -128,7 +129,6 @@ impl Record {
         let mut record = Self {
             words,
             stamp: placement.stamp,
-            descriptor: Descriptor::new(placement, mark.0),
             state: State::Opening,
         };
         // A reader of the slot's last record must notice before it can see any new word or byte:
@@ -136,7 +136,7 @@ impl Record {
         let opening = StateWord::pack(record.stamp, State::Opening);
         record.words.as_slice()[STATE_WORD].store(opening, Ordering::Relaxed);
         fence(Ordering::Release);
-        record.store_descriptor();
+        record.store(Descriptor::new(placement, mark.0), PLACE_WORDS);
         record.publish(State::Claimed);
         record
     }
@@ -146,15 +146,15 @@ impl Record {
     }
 
     fn fill(&mut self, fields: RecordFields) {
-        self.descriptor = self.descriptor.with(fields);
-        self.store_descriptor();
+        self.store(Descriptor::of_fields(fields), FIELD_WORDS);
         self.publish(State::Filled);
     }
 
-    fn store_descriptor(&self) {
-        let words = &self.words.as_slice()[STATE_WORD + 1..];
-        for (word, value) in words.iter().zip(self.descriptor.to_words()) {
-            word.store(value, Ordering::Relaxed);
+    /// Stores the words of `descriptor` at these indices.
+    fn store<const N: usize>(&self, descriptor: Descriptor, indices: [usize; N]) {
+        let words = self.words.as_slice();
+        for index in indices {
+            words[index].store(descriptor.word(index), Ordering::Relaxed);
         }
     }
 
@@ -173,16 +173,10 @@ impl Record {
 }
 
 /// The place of a dead tap, as it left it.
-pub(crate) fn abandoned(
-    words: SlotWords,
-    stamp: u64,
-    descriptor: Descriptor,
-    state: State,
-) -> Record {
+pub(crate) fn abandoned(words: SlotWords, stamp: u64, state: State) -> Record {
     Record {
         words,
         stamp,
-        descriptor,
         state,
     }
 }

@@ -19,6 +19,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub(crate) const DESCRIPTOR_WORDS: usize = 8;
 /// Index of the state word.
 pub(crate) const STATE_WORD: usize = 0;
+/// Words that are known when a place is claimed: mark, start and end.
+pub(crate) const PLACE_WORDS: [usize; 3] = [1, 4, 5];
+/// Words that are known when it is filled.
+pub(crate) const FIELD_WORDS: [usize; 4] = [2, 3, 6, 7];
 const STATE_BITS: u32 = 3;
 const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
 const FLAG_FUA: u8 = 1;
@@ -63,6 +67,7 @@ pub(crate) struct Descriptor {
 }
 
 const _: () = assert!(size_of::<Descriptor>() == (DESCRIPTOR_WORDS - 1) * 8);
+const _: () = assert!(PLACE_WORDS.len() + FIELD_WORDS.len() == DESCRIPTOR_WORDS - 1);
 
 /// What a record is, apart from its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,34 +206,42 @@ impl StateWord {
 }
 
 impl Descriptor {
+    /// One with a place and no fields yet.
+    #[inline]
     pub(crate) fn new(placement: Placement, mark: u64) -> Self {
         Self {
             mark,
-            offset_bytes: 0,
-            length_bytes: 0,
-            payload_bytes: 0,
             start: placement.start,
             end: placement.end,
-            volume: 0,
-            kind: RecordKind::Void as u8,
-            flags: 0,
+            ..Self::of_fields(RecordFields::nothing())
+        }
+    }
+
+    /// One with fields and no place.
+    #[inline]
+    pub(crate) fn of_fields(fields: RecordFields) -> Self {
+        Self {
+            mark: 0,
+            offset_bytes: fields.offset_bytes,
+            length_bytes: fields.length_bytes,
+            payload_bytes: fields.payload_bytes,
+            start: 0,
+            end: 0,
+            volume: fields.volume.0,
+            kind: fields.kind as u8,
+            flags: if fields.fua { FLAG_FUA } else { 0 },
             zero: [0; 12],
         }
     }
 
-    /// The descriptor with its fields.
-    #[must_use]
-    pub(crate) fn with(mut self, fields: RecordFields) -> Self {
-        self.offset_bytes = fields.offset_bytes;
-        self.length_bytes = fields.length_bytes;
-        self.payload_bytes = fields.payload_bytes;
-        self.volume = fields.volume.0;
-        self.kind = fields.kind as u8;
-        self.flags = if fields.fua { FLAG_FUA } else { 0 };
-        self
+    /// The word at `index` of the slot; not the state word.
+    #[inline]
+    pub(crate) fn word(self, index: usize) -> u64 {
+        self.to_words()[index - 1]
     }
 
     /// The words after the state word.
+    #[inline]
     pub(crate) fn to_words(self) -> [u64; DESCRIPTOR_WORDS - 1] {
         zerocopy::transmute!(self)
     }

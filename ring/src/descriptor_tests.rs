@@ -8,8 +8,12 @@ fn fields() -> RecordFields {
 }
 
 fn placed(start: u64, end: u64) -> Descriptor {
-    let stamp = 7;
-    Descriptor::new(Placement { stamp, start, end }, 0x55).with(fields())
+    Descriptor {
+        mark: 0x55,
+        start,
+        end,
+        ..Descriptor::of_fields(fields())
+    }
 }
 
 fn geometry() -> Geometry {
@@ -23,6 +27,22 @@ fn the_words_of_a_descriptor_lie_where_the_document_says() {
     let lengths = u64::from(1024u32) | u64::from(1024u32) << 32;
     assert_eq!(words, [0x55, 0x1000, lengths, 0x11, 0x13, volume, 0]);
     assert_eq!(Descriptor::from_words(words), placed(0x11, 0x13));
+}
+
+#[test]
+fn every_word_is_either_of_the_place_or_of_the_fields() {
+    let stamp = 7;
+    let (start, end) = (0x11, 0x13);
+    let place = Descriptor::new(Placement { stamp, start, end }, 0x55);
+    let fields = Descriptor::of_fields(fields());
+    let mut words = [u64::MAX; DESCRIPTOR_WORDS - 1];
+    for index in PLACE_WORDS {
+        words[index - 1] = place.word(index);
+    }
+    for index in FIELD_WORDS {
+        words[index - 1] = fields.word(index);
+    }
+    assert_eq!(words, placed(start, end).to_words());
 }
 
 #[test]

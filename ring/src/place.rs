@@ -72,25 +72,30 @@ impl Geometry {
         Self { slots, area_units }
     }
 
+    #[inline]
     pub(crate) fn slots(self) -> u64 {
         self.slots
     }
 
+    #[inline]
     pub(crate) fn area_units(self) -> u64 {
         self.area_units
     }
 
     /// Largest payload that always finds room in an empty ring, whatever the padding before it.
+    #[inline]
     pub(crate) fn payload_units_max(self) -> u64 {
         self.area_units / 2
     }
 
     /// The descriptor slot of a stamp.
+    #[inline]
     pub(crate) fn slot_of(self, stamp: u64) -> usize {
         (stamp & (self.slots - 1)) as usize
     }
 
     /// Byte offset of a position inside the payload area.
+    #[inline]
     pub(crate) fn byte_of(self, position: u64) -> usize {
         ((position & (self.area_units - 1)) * UNIT_BYTES) as usize
     }
@@ -98,6 +103,7 @@ impl Geometry {
     /// Where a payload of `units` goes when `claimed` is the newest place and `freed` the oldest.
     ///
     /// `freed` may be older than the truth: then room is refused that exists, never the reverse.
+    #[inline]
     pub(crate) fn place(
         self,
         freed: Cursor,
@@ -119,6 +125,7 @@ impl Geometry {
     }
 
     /// The first position from `position` on where `units` lie aligned and in one piece.
+    #[inline]
     fn start_of(self, position: u64, units: u64) -> u64 {
         if units == 0 {
             return position;
@@ -133,6 +140,7 @@ impl Geometry {
     }
 
     /// Whether a record may lie there: in one piece, aligned, inside the area behind `freed`.
+    #[inline]
     pub(crate) fn holds(self, placement: Placement, freed: Cursor) -> bool {
         let Placement { stamp, start, end } = placement;
         start <= end
@@ -146,12 +154,14 @@ impl Geometry {
 }
 
 impl ClaimWord {
+    #[inline]
     pub(crate) fn pack(cursor: Cursor, closed: bool) -> Self {
         let stamp = (cursor.stamp & STAMP_MASK) << STAMP_SHIFT;
         let flag = if closed { CLOSED } else { 0 };
         Self(flag | stamp | (cursor.position & POSITION_MASK))
     }
 
+    #[inline]
     pub(crate) fn is_closed(self) -> bool {
         self.0 & CLOSED != 0
     }
@@ -165,6 +175,7 @@ impl ClaimWord {
     ///
     /// `None` when `freed` is already beyond this word: it is out of date, read it again. The
     /// answer is exact as long as fewer than 2^30 records passed between the two reads.
+    #[inline]
     pub(crate) fn rebuild(self, freed: Cursor, geometry: Geometry) -> Option<Cursor> {
         let low_stamp = (self.0 >> STAMP_SHIFT) & STAMP_MASK;
         let ahead_stamps = low_stamp.wrapping_sub(freed.stamp) & STAMP_MASK;
@@ -181,6 +192,7 @@ impl ClaimWord {
 
 impl Placement {
     /// The place after this record.
+    #[inline]
     pub(crate) fn after(self) -> Cursor {
         Cursor {
             stamp: self.stamp,
@@ -190,6 +202,7 @@ impl Placement {
 }
 
 /// Units that hold `bytes`.
+#[inline]
 pub(crate) fn units_of(bytes: u64) -> u64 {
     bytes.div_ceil(UNIT_BYTES)
 }

@@ -153,17 +153,14 @@ impl Ring {
                     unfilled += 1;
                 }
                 Finding::Unfilled => {
-                    let descriptor = parts.map.load_descriptor(stamp);
-                    drop(abandoned(words, stamp, descriptor, State::Claimed));
+                    drop(abandoned(words, stamp, State::Claimed));
                     unfilled += 1;
                 }
                 Finding::Complete => {
-                    let descriptor = parts.map.load_descriptor(stamp);
-                    abandoned(words, stamp, descriptor, State::Filled).publish(State::Settled);
+                    abandoned(words, stamp, State::Filled).publish(State::Settled);
                 }
                 Finding::Orphan(fields) => {
-                    let descriptor = parts.map.load_descriptor(stamp);
-                    let record = abandoned(words, stamp, descriptor, State::Filled);
+                    let record = abandoned(words, stamp, State::Filled);
                     orphans.push(Orphan { record, fields });
                 }
             }
