@@ -83,7 +83,20 @@ impl Shard {
     }
 }
 
+impl Entry {
+    /// One that need not wait.
+    pub(super) fn held(id: u64, range: Range) -> Self {
+        let wait = None;
+        Self { id, range, wait }
+    }
+}
+
 impl Wait {
+    /// Makes the wait of one who is to be told `token`, once its blockers are counted.
+    pub(super) fn maker(wake: &Arc<dyn Wake>, token: u64) -> impl FnOnce(usize) -> Arc<Self> {
+        move |blockers| Arc::new(Self::new(blockers, Arc::clone(wake), token))
+    }
+
     /// Waits for `blockers` earlier admissions.
     pub(super) fn new(blockers: usize, wake: Arc<dyn Wake>, token: u64) -> Self {
         assert!(blockers > 0, "who waits for nobody is held");

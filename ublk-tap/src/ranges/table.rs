@@ -64,11 +64,30 @@ impl RangeTable {
         let set = self.shards_of(range);
         let mut shards = Guards::lock(self, set);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let hold = Hold { id, range };
+        if let Guards::One(shard) = &mut shards
+            && self.blockers(shard, range) == 0
+        {
+            shard.insert(Entry::held(id, range));
+            return Admission::Held(hold);
+        }
+        self.admit_slowly(&mut shards, hold, Wait::maker(wake, token))
+    }
+
+    /// The same for a range of several shards, or one that must wait.
+    #[cold]
+    fn admit_slowly(
+        &self,
+        shards: &mut Guards<'_>,
+        hold: Hold,
+        wait_for: impl FnOnce(usize) -> Arc<Wait>,
+    ) -> Admission {
+        let Hold { id, range } = hold;
         let blockers = shards
             .iter_mut()
             .map(|shard| self.blockers(shard, range))
             .sum();
-        let wait = (blockers > 0).then(|| Arc::new(Wait::new(blockers, Arc::clone(wake), token)));
+        let wait = (blockers > 0).then(|| wait_for(blockers));
         for shard in shards.iter_mut() {
             shard.insert(Entry {
                 id,
@@ -76,7 +95,6 @@ impl RangeTable {
                 wait: wait.clone(),
             });
         }
-        let hold = Hold { id, range };
         if wait.is_some() {
             Admission::Waiting(hold)
         } else {
@@ -90,8 +108,8 @@ impl RangeTable {
         for index in self.shards_of(hold.range) {
             self.lock(index).remove(hold.id, &mut ready);
         }
-        for wait in ready {
-            wait.tell();
+        if !ready.is_empty() {
+            ready.iter().for_each(|wait: &Arc<Wait>| wait.tell());
         }
     }
 
@@ -137,11 +155,14 @@ impl ShardSet {
     fn of(range: Range) -> Self {
         let first = range.start_bytes() >> CHUNK_SHIFT;
         let last = (range.end_bytes() - 1) >> CHUNK_SHIFT;
+        let bit = |chunk: u64| 1_u64 << (chunk % SHARDS as u64);
+        if last == first {
+            return Self(bit(first));
+        }
         if last - first >= SHARDS as u64 {
             return Self(u64::MAX);
         }
-        let bits = (first..=last).map(|chunk| 1_u64 << (chunk % SHARDS as u64));
-        Self(bits.fold(0, |set, bit| set | bit))
+        Self((first..=last).fold(0, |set, chunk| set | bit(chunk)))
     }
 }
 
