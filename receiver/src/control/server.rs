@@ -5,6 +5,7 @@ use super::line::{Lines, REQUEST_BYTES_MAX};
 use super::message::{Request, Response};
 use super::operator::Operator;
 use crate::failure::Exit;
+use ring::handoff::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::fs;
 use std::io;
@@ -155,9 +156,14 @@ impl Drop for Slot {
     }
 }
 
+/// By its user alone: a peer in another namespace of process ids has no process id here.
 fn is_allowed(socket: &UnixStream) -> bool {
-    let peer = rustix::net::sockopt::socket_peercred(socket);
-    peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+    let own_uid = rustix::process::geteuid().as_raw();
+    PeerCredentials::of(socket).is_ok_and(|peer| admits(peer, own_uid))
+}
+
+fn admits(peer: PeerCredentials, own_uid: u32) -> bool {
+    peer.uid == 0 || peer.uid == own_uid
 }
 
 /// Answers requests until the peer hangs up; a hold ends with the connection.
@@ -178,5 +184,28 @@ fn serve(lines: &mut Lines, operator: &Operator, shared: &Shared) -> io::Result<
             }
         };
         lines.send(&response)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(pid: i32, uid: u32) -> PeerCredentials {
+        PeerCredentials { pid, uid, gid: 7 }
+    }
+
+    #[test]
+    fn a_peer_is_judged_by_its_user_also_where_it_has_no_process_id_here() {
+        let own = rustix::process::geteuid().as_raw();
+        for pid in [0, 1, 4711] {
+            assert!(admits(peer(pid, 0), own), "root, process {pid}");
+            assert!(admits(peer(pid, own), own), "own user, process {pid}");
+            assert!(!admits(peer(pid, own + 1), own), "a stranger, process {pid}");
+            // What the kernel says of somebody it cannot name.
+            assert!(!admits(peer(pid, u32::MAX), own), "nobody, process {pid}");
+        }
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert!(is_allowed(&one));
     }
 }
