@@ -201,7 +201,10 @@ mod tests {
         for pid in [0, 1, 4711] {
             assert!(admits(peer(pid, 0), own), "root, process {pid}");
             assert!(admits(peer(pid, own), own), "own user, process {pid}");
-            assert!(!admits(peer(pid, own + 1), own), "a stranger, process {pid}");
+            assert!(
+                !admits(peer(pid, own + 1), own),
+                "a stranger, process {pid}"
+            );
             // What the kernel says of somebody it cannot name.
             assert!(!admits(peer(pid, u32::MAX), own), "nobody, process {pid}");
         }

@@ -46,6 +46,7 @@ pub enum Durable {
 }
 
 /// An entry's body, ready to be copied.
+#[derive(Clone)]
 pub(super) struct Body {
     pub(super) kind: EntryKind,
     pub(super) head: Head,
@@ -54,6 +55,7 @@ pub(super) struct Body {
 }
 
 /// First part of a body: a record's header, or all of a small one.
+#[derive(Clone)]
 pub(super) enum Head {
     Record([u8; wire::RECORD_HEADER_BYTES]),
     Small(Vec<u8>),
@@ -87,6 +89,10 @@ impl Body {
         Self::small(EntryKind::Freed, bytes)
     }
 
+    pub(super) fn index(bytes: Vec<u8>) -> Self {
+        Self::small(EntryKind::Index, bytes)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.head.as_slice().len() + self.tail.len()
     }
@@ -114,6 +120,16 @@ impl Entry {
             Self::Close(..) => 8,
         };
         wire::journal::entry_bytes(body)
+    }
+
+    /// Bytes it takes in the index of its segment, at most.
+    pub(super) fn index_bytes(&self) -> usize {
+        let body = match self {
+            Self::Record(_, header, payload) if is_note(header.kind) => payload.len(),
+            Self::Record(..) => 0,
+            other => other.bytes(),
+        };
+        super::index::row_bytes(body)
     }
 
     pub(super) fn body(&self) -> Body {

@@ -55,6 +55,17 @@ pub enum JournalError {
         /// Which version.
         source: wire::RecordError,
     },
+    /// An entry of a kind that is part of the format and that this build does not make use of.
+    #[error(
+        "segment {segment} holds {kind}, which this build does not make use of; use the version \
+         that wrote it"
+    )]
+    Unused {
+        /// The segment.
+        segment: u64,
+        /// What it holds, in words.
+        kind: &'static str,
+    },
     /// A write or sync failed. Nothing was called durable since; a restart reads what is there.
     #[error(
         "the journal has failed ({0}); nothing is acknowledged any more: see to its disk, then \
@@ -87,6 +98,8 @@ pub enum DamageKind {
     GroupsMissing,
     /// One entry; the others of its group are sound.
     Entry,
+    /// The index of a sealed segment; the segment was read instead.
+    Index,
 }
 
 impl fmt::Display for Damage {
@@ -97,6 +110,7 @@ impl fmt::Display for Damage {
             DamageKind::Group => "a group of entries is damaged",
             DamageKind::GroupsMissing => "groups of entries are missing",
             DamageKind::Entry => "an entry is damaged",
+            DamageKind::Index => "its index is damaged, the segment was read instead",
         };
         let Self {
             segment,

@@ -38,6 +38,8 @@ pub(super) struct Unrepeated {
 #[derive(Debug, Default)]
 struct Segment {
     groups_end: u64,
+    /// Where its index begins; zero without one.
+    index_offset: u32,
     needs: BTreeMap<StreamNumber, Stamp>,
     /// It holds more than what every segment begins with.
     written_on: bool,
@@ -64,6 +66,14 @@ impl Ledger {
     pub(super) fn note_group(&mut self, segment: u64, groups_end: u64) {
         if let Some(held) = self.segments.get_mut(&segment) {
             held.groups_end = groups_end;
+        }
+    }
+
+    /// The index of `segment` begins at `offset`.
+    pub(super) fn note_index(&mut self, segment: u64, offset: u64) {
+        let offset = u32::try_from(offset).unwrap_or(0);
+        if let Some(held) = self.segments.get_mut(&segment) {
+            held.index_offset = offset;
         }
     }
 
@@ -164,6 +174,7 @@ impl Ledger {
         live.map(|(&segment, held)| LiveSegment {
             segment,
             groups_end: held.groups_end,
+            index_offset: held.index_offset,
         })
         .collect()
     }

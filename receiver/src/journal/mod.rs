@@ -8,7 +8,7 @@
 //!                                              |  durable, with its place
 //!                                              v
 //!                                           the sink given at start
-//! start:   Store -> scan -> Found entries, damage, tail -> Writer
+//! start:   Store -> scan (indexes of sealed segments, the open one) -> Found entries, damage, tail -> Writer
 //! apply:   RecordAt -> Reader -> record
 //! ```
 //!
@@ -20,10 +20,12 @@
 //!
 //! Does not: know what a record means, order records, decide what is applied.
 
+mod checkpoint;
 mod dir;
 mod entry;
 mod error;
 mod group;
+mod index;
 mod ledger;
 mod reader;
 mod scan;
@@ -39,12 +41,14 @@ pub use dir::DirStore;
 pub use entry::{Durable, Entry};
 pub use error::{Damage, DamageKind, JournalError};
 pub use reader::Reader;
-pub use scan::{Found, Recovered, Replay, is_there, recover};
+pub use scan::{Found, Recovered, Replay, examine, is_there, recover};
 pub use store::{SegmentFile, Store};
 pub use thread::{Batch, Facts, Journal, Sink};
 pub use writer::{Committed, Writer};
 
-use wire::journal::{ENTRY_BODY_BYTES_MAX, GROUP_BYTES_MAX, SEGMENT_HEADER_BYTES, SEGMENTS_MAX};
+use wire::journal::{
+    ENTRY_BODY_BYTES_MAX, GROUP_ALIGN_BYTES, GROUP_BYTES_MAX, SEGMENT_HEADER_BYTES, SEGMENTS_MAX,
+};
 
 /// Size of a segment where the bound on the journal allows it, in bytes.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
@@ -58,8 +62,10 @@ pub const JOURNAL_BYTES_MIN: u64 = 256 << 20;
 pub const JOURNAL_BYTES_MAX: u64 = SEGMENTS_MAX as u64 * SEGMENT_BYTES_DEFAULT;
 /// A new journal begins with room for this many segments, where they need not be larger.
 const SEGMENTS_WANTED: u64 = 8;
-/// A segment in the list of those in use: its number, and that after its last group.
-const LIVE_BYTES: usize = 16;
+/// End of every segment that only `freed` entries may use, and the index, in bytes.
+const FREED_RESERVE_BYTES: u64 = GROUP_ALIGN_BYTES as u64;
+/// A segment in the list of those in use: its number, that after its last group, its index.
+const LIVE_BYTES: usize = 20;
 
 const _: () = assert!(SEGMENT_HEADER_BYTES + GROUP_BYTES_MAX as u64 <= SEGMENT_BYTES_MIN);
 const _: () = assert!(SEGMENTS_MIN <= SEGMENTS_WANTED);

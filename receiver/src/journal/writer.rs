@@ -5,6 +5,7 @@
 //! ```text
 //! segment   file made, allocated -> header written -> file synced -> directory synced -> used
 //! group     written behind the last whole group -> file synced -> called durable
+//! sealing   index written behind the last group -> file synced -> the next one's checkpoint names it
 //! freeing   base committed (by apply) -> `freed` entry durable -> file removed
 //! ```
 //!
@@ -12,26 +13,25 @@
 //! the current segment still has room for what frees space. The last page of every segment is kept
 //! for `freed` entries for the same reason.
 
-use super::Limits;
 use super::entry::{Body, Durable, Entry};
 use super::error::JournalError;
 use super::group::{GroupBuffer, GroupPlace};
+use super::index::SegmentIndex;
 use super::ledger::Ledger;
 use super::scan::Recovered;
 use super::segment::{Begun, Current, is_no_space, make_segment};
 use super::store::{SegmentFile, Store};
+use super::{FREED_RESERVE_BYTES, Limits};
 use crate::fold::RecordAt;
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use wire::Stamp;
 use wire::journal::{
-    GROUP_ALIGN_BYTES, GROUP_BYTES_MAX, JOURNAL_HEADER_BYTES, JournalId, LiveSegment, Position,
+    GROUP_ALIGN_BYTES, GROUP_BYTES_MAX, JOURNAL_HEADER_BYTES, JournalId, Position,
     SEGMENT_HEADER_BYTES, Segments, StreamNumber,
 };
 
-/// End of every segment that only `freed` entries may use, in bytes.
-const FREED_RESERVE_BYTES: u64 = GROUP_ALIGN_BYTES as u64;
 /// Most segments one `freed` entry names; it fits the reserve.
 const FREED_MAX: usize = 400;
 // Group header, entry header, a count, the numbers.
@@ -51,13 +51,16 @@ pub struct Writer<S: Store> {
     store: S,
     path: PathBuf,
     id: JournalId,
-    segment_bytes: u64,
+    pub(super) segment_bytes: u64,
     segments_max: u64,
-    current: Current<S::Segment>,
+    pub(super) current: Current<S::Segment>,
     spare: Option<(u64, S::Segment)>,
-    next_group: u64,
-    ledger: Ledger,
-    buffer: GroupBuffer,
+    pub(super) next_group: u64,
+    pub(super) ledger: Ledger,
+    pub(super) index: SegmentIndex,
+    /// What the entries of the group being assembled take in it, at most.
+    pub(super) index_pending_bytes: usize,
+    pub(super) buffer: GroupBuffer,
     failed: Option<String>,
 }
 
@@ -95,6 +98,8 @@ impl<S: Store> Writer<S> {
             spare: None,
             next_group,
             ledger: recovered.ledger,
+            index: recovered.index,
+            index_pending_bytes: 0,
             buffer: GroupBuffer::new(id),
             failed: None,
         };
@@ -115,18 +120,26 @@ impl<S: Store> Writer<S> {
         let Some(first) = queue.front() else {
             return Ok(Committed::default());
         };
-        if !self.fits(first.bytes()) && !self.roll()? {
-            return Ok(Committed {
-                no_room: true,
-                ..Committed::default()
-            });
+        let (bytes, index_bytes) = (first.bytes(), first.index_bytes());
+        if !self.fits(bytes, index_bytes) {
+            if !self.roll()? {
+                return Ok(Committed {
+                    no_room: true,
+                    ..Committed::default()
+                });
+            }
+            if !self.fits(bytes, index_bytes) {
+                self.index.give_up();
+            }
         }
         self.begin_group();
         let mut placed = Vec::new();
         while let Some(entry) = queue.front() {
-            if !self.joins(entry.bytes()) {
+            let index_bytes = entry.index_bytes();
+            if !self.joins(entry.bytes(), index_bytes) {
                 break;
             }
+            self.index_pending_bytes += index_bytes;
             let offset = self.buffer.push(entry.stream(), &entry.body());
             placed.extend(queue.pop_front().map(|entry| (offset, entry)));
         }
@@ -138,10 +151,12 @@ impl<S: Store> Writer<S> {
         self.write_group()?;
         let segment = self.current.segment;
         let entries = placed.into_iter().map(|(offset, entry)| {
+            let offset_bytes = group_at + offset;
             let (stream, durable) = entry.durable(RecordAt {
                 segment,
-                offset_bytes: group_at + offset,
+                offset_bytes,
             });
+            self.index.add(stream, offset_bytes, &durable);
             self.ledger.note(segment, stream, &durable);
             (stream, durable)
         });
@@ -206,36 +221,46 @@ impl<S: Store> Writer<S> {
     }
 
     /// The first error is final: what the system kept of it, nobody knows.
-    fn fail(&mut self, what: &'static str, source: io::Error) -> JournalError {
+    pub(super) fn fail(&mut self, what: &'static str, source: io::Error) -> JournalError {
         let reason = format!("cannot {what} in {}: {source}", self.path.display());
         self.failed = Some(reason.clone());
         JournalError::Failed(reason)
     }
 
-    /// Whether entries of `bytes` fit an empty group in the current segment.
-    fn fits(&self, bytes: usize) -> bool {
+    /// Whether entries of `bytes` fit an empty group in the current segment, and the index behind.
+    fn fits(&self, bytes: usize, index_bytes: usize) -> bool {
         let whole = wire::journal::group_bytes(bytes) as u64;
-        self.current.offset + whole + FREED_RESERVE_BYTES <= self.segment_bytes
+        self.has_room(whole, index_bytes, FREED_RESERVE_BYTES)
     }
 
     /// Whether an entry of `bytes` fits the group being assembled.
-    fn joins(&self, bytes: usize) -> bool {
-        let whole = self.buffer.bytes_with(bytes) as u64;
-        whole <= u64::from(GROUP_BYTES_MAX)
-            && self.current.offset + whole + FREED_RESERVE_BYTES <= self.segment_bytes
+    fn joins(&self, bytes: usize, index_bytes: usize) -> bool {
+        self.joins_keeping(bytes, index_bytes, FREED_RESERVE_BYTES)
     }
 
-    fn begin_group(&mut self) {
+    pub(super) fn joins_keeping(&self, bytes: usize, index_bytes: usize, kept: u64) -> bool {
+        let whole = self.buffer.bytes_with(bytes) as u64;
+        let index_bytes = self.index_pending_bytes + index_bytes;
+        whole <= u64::from(GROUP_BYTES_MAX) && self.has_room(whole, index_bytes, kept)
+    }
+
+    fn has_room(&self, group_bytes: u64, index_bytes: usize, kept: u64) -> bool {
+        let behind = self.index.bytes_with(index_bytes) + kept;
+        self.current.offset + group_bytes + behind <= self.segment_bytes
+    }
+
+    pub(super) fn begin_group(&mut self) {
         let position = Position(self.current.segment * self.segment_bytes + self.current.offset);
         self.buffer.begin(GroupPlace {
             journal: self.id,
             position,
             number: self.next_group,
         });
+        self.index_pending_bytes = 0;
     }
 
     /// Writes and syncs the assembled group.
-    fn write_group(&mut self) -> Result<(), JournalError> {
+    pub(super) fn write_group(&mut self) -> Result<(), JournalError> {
         let group = self.buffer.seal();
         let bytes = group.len() as u64;
         assert!(
@@ -259,6 +284,7 @@ impl<S: Store> Writer<S> {
             return Ok(false);
         };
         assert!(segment > self.current.segment, "segment numbers grow");
+        self.seal()?;
         self.current = Current {
             segment,
             file,
@@ -266,55 +292,6 @@ impl<S: Store> Writer<S> {
         };
         self.checkpoint()?;
         Ok(true)
-    }
-
-    /// Begins the current segment: what is in use, who lives.
-    fn checkpoint(&mut self) -> Result<(), JournalError> {
-        let live = LiveSegment::list_to_bytes(&self.ledger.live());
-        self.ledger
-            .begin_segment(self.current.segment, self.next_group);
-        let mut bodies = VecDeque::from([(StreamNumber::default(), Body::live(live))]);
-        for (stream, open, close) in self.ledger.streams() {
-            bodies.push_back((stream, Entry::Open(stream, open.clone()).body()));
-            bodies.extend(close.map(|close| (stream, Entry::Close(stream, close).body())));
-        }
-        self.write_checkpoint(bodies)
-    }
-
-    /// Says what a checkpoint of several groups could not say before it was cut: until it is whole,
-    /// the segments before it hold who lives, and nothing may be freed.
-    fn complete_checkpoint(&mut self) -> Result<(), JournalError> {
-        let mut bodies = VecDeque::new();
-        for rest in self.ledger.unrepeated(self.current.segment) {
-            let stream = rest.stream;
-            let open = rest.open.map(|open| Entry::Open(stream, open));
-            let close = rest.close.map(|close| Entry::Close(stream, close));
-            let entries = open.into_iter().chain(close);
-            bodies.extend(entries.map(|entry| (stream, entry.body())));
-        }
-        self.write_checkpoint(bodies)
-    }
-
-    fn write_checkpoint(
-        &mut self,
-        mut bodies: VecDeque<(StreamNumber, Body)>,
-    ) -> Result<(), JournalError> {
-        while !bodies.is_empty() {
-            self.begin_group();
-            while let Some((stream, body)) = bodies.front() {
-                if !self.joins(wire::journal::entry_bytes(body.len())) {
-                    break;
-                }
-                self.buffer.push(*stream, body);
-                bodies.pop_front();
-            }
-            if self.buffer.is_empty() {
-                let small = io::Error::other("its segments are too small for so many streams");
-                return Err(self.fail("begin a segment", small));
-            }
-            self.write_group()?;
-        }
-        Ok(())
     }
 
     fn free(&mut self) -> Result<(), JournalError> {
@@ -327,6 +304,9 @@ impl<S: Store> Writer<S> {
             // Without room even in the reserve it waits for the next segment.
             if free.is_empty() || self.current.offset + group > self.segment_bytes {
                 return Ok(());
+            }
+            if !self.has_room(group, 0, 0) {
+                self.index.give_up();
             }
             self.begin_group();
             self.buffer.push(StreamNumber::default(), &body);

@@ -1,6 +1,6 @@
 //! Bodies of the entries that are not records or settle marks.
 
-use super::{SEGMENTS_MAX, STREAM_VOLUMES_MAX};
+use super::{GROUP_ALIGN_BYTES, SEGMENTS_MAX, STREAM_VOLUMES_MAX};
 use crate::coding::{DecodeError, Reader, Writer};
 use crate::limits::{RING_SLOTS_MAX, TEXT_BYTES_MAX};
 use crate::name::Name;
@@ -47,6 +47,8 @@ pub struct LiveSegment {
     pub segment: u64,
     /// The number after that of its last group.
     pub groups_end: u64,
+    /// Where the groups of its index begin; zero for a segment without one.
+    pub index_offset: u32,
 }
 
 /// The body of a `freed` entry: segment numbers, ascending.
@@ -141,6 +143,7 @@ impl LiveSegment {
         writer.count(list.len());
         for live in list {
             writer.u64(live.segment).u64(live.groups_end);
+            writer.u32(live.index_offset);
         }
         writer.into_bytes()
     }
@@ -153,8 +156,10 @@ impl LiveSegment {
             let live = Self {
                 segment: reader.u64()?,
                 groups_end: reader.u64()?,
+                index_offset: reader.u32()?,
             };
-            if list.last().is_some_and(|last| last.segment >= live.segment) {
+            let page = live.index_offset.is_multiple_of(GROUP_ALIGN_BYTES as u32);
+            if !page || list.last().is_some_and(|last| last.segment >= live.segment) {
                 return Err(DecodeError::BadValue("live segments"));
             }
             list.push(live);

@@ -98,6 +98,14 @@ pub enum EntryKind {
     Live = 6,
     /// Segments that are no longer in use.
     Freed = 7,
+    /// A part of the index of its segment.
+    Index = 8,
+    /// An epoch opens or closes.
+    Epoch = 9,
+    /// A named point.
+    Bookmark = 10,
+    /// A range of a folded epoch.
+    Folded = 11,
 }
 
 /// Checksum of the body of an entry that is not a record; a record brings its own.
@@ -133,8 +141,29 @@ impl EntryKind {
             5 => Self::Lost,
             6 => Self::Live,
             7 => Self::Freed,
+            8 => Self::Index,
+            9 => Self::Epoch,
+            10 => Self::Bookmark,
+            11 => Self::Folded,
             _ => return Err(DecodeError::BadValue("journal entry kind")),
         })
+    }
+
+    /// What it is called.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Record => "a record",
+            Self::Settle => "a settle mark",
+            Self::Open => "the opening of a stream",
+            Self::Close => "the end of a stream",
+            Self::Lost => "a loss",
+            Self::Live => "a list of segments in use",
+            Self::Freed => "a list of freed segments",
+            Self::Index => "an index",
+            Self::Epoch => "an epoch",
+            Self::Bookmark => "a bookmark",
+            Self::Folded => "a folded epoch",
+        }
     }
 }
 

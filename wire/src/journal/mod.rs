@@ -5,7 +5,7 @@
 //! what one append wrote and one sync made durable: it counts as a whole or not at all.
 //!
 //! ```text
-//! segment   | header page | group | group | ... | unused |
+//! segment   | header page | group | group | ... | index group | unused |
 //! group     | group header | entry | entry | ... | zeroes to a multiple of 4096 |
 //! entry     | entry header | body | zeroes to a multiple of 64 |
 //! ```
@@ -16,12 +16,21 @@
 
 mod body;
 mod header;
+mod history;
+mod index;
+#[cfg(test)]
+mod index_tests;
 #[cfg(test)]
 mod tests;
 
 pub use body::{LiveSegment, Segments, StreamClose, StreamLost, StreamOpen};
 pub use header::{
     EntryHeader, EntryKind, GroupChecksum, GroupHeader, SegmentHeader, body_checksum,
+};
+pub use history::{BOOKMARK_STREAMS_MAX, Bookmark, Epoch, FOLDED_HEADER_BYTES, Folded};
+pub use index::{
+    INDEX_BODY_BYTES_MAX, INDEX_HEADER_BYTES, INDEX_PARTS_MAX, INDEX_ROW_BYTES, INDEX_STREAM_BYTES,
+    IndexBuilder, IndexPart, IndexRow, Indexed,
 };
 
 use crate::limits::RECORD_PAYLOAD_BYTES_MAX;

@@ -126,10 +126,11 @@ fn the_golden_bytes_of_the_bodies_do_not_change() {
     let live = [LiveSegment {
         segment: 5,
         groups_end: 9,
+        index_offset: 0x3000,
     }];
     assert_eq!(
         hex(&LiveSegment::list_to_bytes(&live)),
-        "010005000000000000000900000000000000"
+        "01000500000000000000090000000000000000300000"
     );
     assert_eq!(
         hex(&Segments(vec![3, 4]).to_bytes()),
@@ -196,10 +197,12 @@ fn every_body_reads_back_and_every_cut_of_it_is_refused() {
         LiveSegment {
             segment: 1,
             groups_end: 5,
+            index_offset: 8192,
         },
         LiveSegment {
             segment: 4,
             groups_end: 9,
+            index_offset: 0,
         },
     ];
     assert_eq!(StreamOpen::parse(&open().to_bytes()), Ok(open()));
@@ -234,7 +237,7 @@ fn every_body_fits_an_entry_and_the_largest_entry_fits_a_group() {
         })
         .collect();
     let marks = 18 + 8 * SETTLE_VOIDS_MAX;
-    let live = 2 + 16 * SEGMENTS_MAX;
+    let live = 2 + 20 * SEGMENTS_MAX;
     for body in [
         many.to_bytes().len(),
         marks,

@@ -4,9 +4,9 @@ use crate::fold::RecordAt;
 use crate::journal::entry::{Durable, Entry, is_note};
 use bytes::Bytes;
 use wire::journal::{
-    ENTRY_ALIGN_BYTES, EntryHeader, EntryKind, GroupChecksum, GroupHeader, JOURNAL_HEADER_BYTES,
-    LiveSegment, Position, Segments, StreamClose, StreamLost, StreamNumber, StreamOpen,
-    body_checksum, entry_bytes,
+    Bookmark, ENTRY_ALIGN_BYTES, EntryHeader, EntryKind, Epoch, Folded, GroupChecksum, GroupHeader,
+    IndexPart, JOURNAL_HEADER_BYTES, LiveSegment, Position, Segments, StreamClose, StreamLost,
+    StreamNumber, StreamOpen, body_checksum, entry_bytes,
 };
 use wire::{RECORD_HEADER_BYTES, RecordError, RecordHeader, SettleMark};
 
@@ -14,13 +14,14 @@ use wire::{RECORD_HEADER_BYTES, RecordError, RecordHeader, SettleMark};
 pub(super) struct GroupContent {
     /// Every entry is sound and none is missing.
     pub(super) whole: bool,
-    /// The sound entries.
-    pub(super) entries: Vec<Content>,
+    /// The sound entries, each with its offset in the segment.
+    pub(super) entries: Vec<(u64, Content)>,
     /// Offsets in the group at which an entry should be and is not.
     pub(super) bad: Vec<u64>,
 }
 
 /// A sound entry.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Content {
     /// About a stream.
     Stream(StreamNumber, Durable),
@@ -28,8 +29,12 @@ pub(super) enum Content {
     Live(Vec<LiveSegment>),
     /// Segments no longer in use.
     Freed(Segments),
+    /// A part of an index; of no use to a start that reads its segment.
+    Index(IndexPart),
     /// A record as it was written, by a version this build does not understand.
     Newer(RecordError),
+    /// Sound, and of a kind that this build does not make use of.
+    Unused(EntryKind),
 }
 
 /// Reads the entries of the group whose bytes, header included, are `bytes`.
@@ -62,7 +67,7 @@ pub(super) fn read(header: &GroupHeader, segment: u64, offset: u64, bytes: &[u8]
             offset_bytes: offset + at as u64,
         };
         match body(&entry, here, rest) {
-            Some(sound) => content.entries.push(sound),
+            Some(sound) => content.entries.push((offset + at as u64, sound)),
             None => content.bad.push(at as u64),
         }
         at += entry_bytes(entry.body_bytes as usize);
@@ -95,8 +100,12 @@ fn body(entry: &EntryHeader, at: RecordAt, rest: &[u8]) -> Option<Content> {
     if body_checksum(body) != entry.body_checksum {
         return None;
     }
-    let stream = entry.stream;
-    Some(match entry.kind {
+    small(entry.kind, entry.stream, body)
+}
+
+/// What a body says that is no record's.
+pub(super) fn small(kind: EntryKind, stream: StreamNumber, body: &[u8]) -> Option<Content> {
+    Some(match kind {
         EntryKind::Record => return None,
         EntryKind::Live => Content::Live(LiveSegment::parse_list(body).ok()?),
         EntryKind::Freed => Content::Freed(Segments::parse(body).ok()?),
@@ -106,6 +115,10 @@ fn body(entry: &EntryHeader, at: RecordAt, rest: &[u8]) -> Option<Content> {
         EntryKind::Open => Content::Stream(stream, Durable::Open(StreamOpen::parse(body).ok()?)),
         EntryKind::Close => Content::Stream(stream, Durable::Close(StreamClose::parse(body).ok()?)),
         EntryKind::Lost => Content::Stream(stream, Durable::Lost(StreamLost::parse(body).ok()?)),
+        EntryKind::Index => Content::Index(IndexPart::parse(body).ok()?),
+        EntryKind::Epoch => Epoch::parse(body).ok().map(|_| Content::Unused(kind))?,
+        EntryKind::Bookmark => Bookmark::parse(body).ok().map(|_| Content::Unused(kind))?,
+        EntryKind::Folded => Folded::parse(body).ok().map(|_| Content::Unused(kind))?,
     })
 }
 

@@ -13,25 +13,31 @@
 //! nothing                                    | torn at the last crash: the tail is before it
 //! ```
 //!
+//! A sealed segment is not read at all where its index is whole; where it is not, that is damage,
+//! and the segment is read.
+//!
 //! A sound record of a version that is not understood here is no damage: the start is refused.
 //!
 //! Nothing is written here but removals of files that no longer count, so recovery may itself be
 //! cut anywhere, any number of times.
 
+mod deliver;
 mod group;
+mod index;
 mod survey;
 mod walk;
 
 use super::entry::Durable;
 use super::error::{Damage, DamageKind, JournalError};
+use super::index::SegmentIndex;
 use super::ledger::Ledger;
 use super::store::Store;
 use group::Content;
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use survey::{Listed, Survey, SurveyError};
 use walk::{Place, Step, Walk};
-use wire::RecordError;
 use wire::journal::{JournalId, SEGMENT_HEADER_BYTES, StreamNumber};
 
 /// Most damages told one by one; the rest is only counted.
@@ -66,6 +72,8 @@ pub struct Recovered {
     /// Where the next group goes, and its number.
     pub(super) tail: Option<Tail>,
     pub(super) ledger: Ledger,
+    /// The index of the tail's segment so far.
+    pub(super) index: SegmentIndex,
     /// Damage before the tail.
     pub damage: Vec<Damage>,
     /// How much damage there is, told or not.
@@ -112,29 +120,23 @@ pub fn recover<S: Store>(
         return Err(JournalError::Missing(path.to_owned()));
     }
     remove(store, &survey).map_err(io("clean"))?;
-    let recovered = Recovered {
-        kind: survey.kind,
-        tail: None,
-        ledger: Ledger::default(),
-        damage: Vec::new(),
-        damages: 0,
-    };
-    let mut scan = Scan {
-        recovered,
-        next_group: 0,
-        torn: None,
-        newer: None,
-        replay,
-    };
-    for listed in &survey.read {
-        scan.segment(store, listed).map_err(io("read"))?;
-        if let Some((segment, source)) = scan.newer {
-            return Err(JournalError::Record { segment, source });
-        }
+    let scan = Scan::new(survey.kind, false, replay);
+    scan.run(store, &survey, path)
+}
+
+/// Reads every group of the journal in `store`, those of sealed segments too, and compares what
+/// they hold with the indexes. Changes nothing; what a start would remove is passed over.
+pub fn examine<S: Store>(
+    store: &S,
+    path: &Path,
+    expected: Option<JournalId>,
+    replay: &mut dyn Replay,
+) -> Result<Recovered, JournalError> {
+    let survey = look(store, path, expected)?;
+    if expected.is_some() && survey.kind.is_none() {
+        return Err(JournalError::Missing(path.to_owned()));
     }
-    let group = scan.next_group;
-    scan.recovered.tail = scan.recovered.tail.map(|tail| Tail { group, ..tail });
-    Ok(scan.recovered)
+    Scan::new(survey.kind, true, replay).run(store, &survey, path)
 }
 
 /// Whether there is a journal in `store`. Changes nothing.
@@ -174,8 +176,16 @@ struct Scan<'a> {
     next_group: u64,
     /// A group that is not whole, until it is known what that means.
     torn: Option<Torn>,
-    /// A record written by a newer version, and its segment.
-    newer: Option<(u64, RecordError)>,
+    /// Something sound that this build must not read past.
+    refused: Option<JournalError>,
+    /// The segment whose entries go into the index of the tail's segment.
+    indexed: Option<u64>,
+    /// Where the damaged index of the segment being read begins; it has been told.
+    index_at: Option<u64>,
+    /// Sealed segments are read as well.
+    deep: bool,
+    /// What the index of the segment being read says, where that is to be compared.
+    index_says: Option<VecDeque<(u64, Content)>>,
     replay: &'a mut dyn Replay,
 }
 
@@ -183,11 +193,56 @@ struct Torn {
     segment: u64,
     offset: u64,
     number: u64,
-    entries: Vec<Content>,
+    entries: Vec<(u64, Content)>,
     bad: Vec<u64>,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(kind: Option<(JournalId, u64)>, deep: bool, replay: &'a mut dyn Replay) -> Self {
+        let recovered = Recovered {
+            kind,
+            tail: None,
+            ledger: Ledger::default(),
+            index: SegmentIndex::none(),
+            damage: Vec::new(),
+            damages: 0,
+        };
+        Self {
+            recovered,
+            next_group: 0,
+            torn: None,
+            refused: None,
+            indexed: None,
+            index_at: None,
+            deep,
+            index_says: None,
+            replay,
+        }
+    }
+
+    fn run<S: Store>(
+        mut self,
+        store: &S,
+        survey: &Survey,
+        path: &Path,
+    ) -> Result<Recovered, JournalError> {
+        for listed in &survey.read {
+            let read = self.segment(store, listed);
+            read.map_err(|source| JournalError::Io {
+                what: "read",
+                path: path.to_owned(),
+                source,
+            })?;
+            if let Some(refused) = self.refused {
+                return Err(refused);
+            }
+        }
+        let group = self.next_group;
+        let tail = self.recovered.tail;
+        self.recovered.tail = tail.map(|tail| Tail { group, ..tail });
+        Ok(self.recovered)
+    }
+
     fn segment<S: Store>(&mut self, store: &S, listed: &Listed) -> io::Result<()> {
         let segment = listed.segment;
         self.recovered
@@ -205,14 +260,18 @@ impl Scan<'_> {
         let Some((journal, segment_bytes)) = self.recovered.kind else {
             return Ok(());
         };
-        let mut walk = Walk::new(
-            &file,
-            Place {
-                journal,
-                segment,
-                segment_bytes,
-            },
-        );
+        let place = Place {
+            journal,
+            segment,
+            segment_bytes,
+        };
+        if let Some(sealed) = listed.sealed
+            && self.take_index(&file, place, sealed)?
+        {
+            return Ok(());
+        }
+        self.recovered.index = SegmentIndex::none();
+        let mut walk = Walk::new(&file, place);
         let end = loop {
             match walk.next()? {
                 Step::Group {
@@ -220,6 +279,7 @@ impl Scan<'_> {
                     offset,
                     content,
                 } if content.whole => {
+                    self.begin_index(segment, header.number);
                     self.whole(segment, offset, header.number, content.entries);
                     let offset = offset + u64::from(header.bytes);
                     self.recovered.tail = Some(Tail {
@@ -233,6 +293,7 @@ impl Scan<'_> {
                     offset,
                     content,
                 } => {
+                    self.begin_index(segment, header.number);
                     self.settle_torn(header.number);
                     let (entries, bad) = (content.entries, content.bad);
                     self.torn = Some(Torn {
@@ -255,7 +316,9 @@ impl Scan<'_> {
                 Step::End { offset } => break offset,
             }
         };
-        self.end_segment(segment, end, listed.groups_end);
+        self.end_segment(segment, end, listed.sealed.map(|sealed| sealed.groups_end));
+        self.index_at = None;
+        self.index_says = None;
         Ok(())
     }
 
@@ -266,7 +329,7 @@ impl Scan<'_> {
     }
 
     /// A whole group: what lies before it is now known to have been durable.
-    fn whole(&mut self, segment: u64, offset: u64, number: u64, entries: Vec<Content>) {
+    fn whole(&mut self, segment: u64, offset: u64, number: u64, entries: Vec<(u64, Content)>) {
         self.settle_torn(number);
         if number != self.next_group && self.has_groups_in(segment) {
             self.damage(segment, offset, DamageKind::GroupsMissing);
@@ -301,33 +364,5 @@ impl Scan<'_> {
         }
         self.next_group = self.next_group.max(torn.number + 1);
         self.deliver(torn.segment, torn.entries);
-    }
-
-    fn deliver(&mut self, segment: u64, entries: Vec<Content>) {
-        for entry in entries {
-            match entry {
-                Content::Stream(stream, durable) => {
-                    self.recovered.ledger.note(segment, stream, &durable);
-                    self.replay.found(Found { stream, durable });
-                }
-                Content::Freed(freed) => {
-                    self.recovered.ledger.freed(&freed.0);
-                    self.recovered.ledger.note_written_on(segment);
-                }
-                Content::Live(_) => {}
-                Content::Newer(version) => self.newer = Some((segment, version)),
-            }
-        }
-    }
-
-    fn damage(&mut self, segment: u64, offset_bytes: u64, kind: DamageKind) {
-        self.recovered.damages += 1;
-        if self.recovered.damage.len() < DAMAGES_MAX {
-            self.recovered.damage.push(Damage {
-                segment,
-                offset_bytes,
-                kind,
-            });
-        }
     }
 }

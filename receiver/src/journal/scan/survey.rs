@@ -50,8 +50,17 @@ pub(super) struct Listed {
     pub(super) present: bool,
     /// Its header is sound.
     pub(super) sound: bool,
-    /// The number after its last group, where that is known.
-    pub(super) groups_end: Option<u64>,
+    /// How it ended when it was left, where that is known.
+    pub(super) sealed: Option<Sealed>,
+}
+
+/// How a segment ended, as the next one says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sealed {
+    /// The number after its last group.
+    pub(super) groups_end: u64,
+    /// Where its index begins, if it has one.
+    pub(super) index: Option<u64>,
 }
 
 /// What a look at a file shows.
@@ -109,7 +118,7 @@ pub(super) enum SurveyError {
 #[derive(Default)]
 struct Head {
     segment: Option<u64>,
-    live: BTreeMap<u64, u64>,
+    live: BTreeMap<u64, Sealed>,
 }
 
 impl Survey {
@@ -119,11 +128,11 @@ impl Survey {
             .rev()
             .find(|(_, glance)| glance.group.is_some());
         let newest = newest.map(|(segment, _)| *segment);
-        let mut listed: BTreeMap<u64, Option<u64>> = BTreeMap::new();
+        let mut listed: BTreeMap<u64, Option<Sealed>> = BTreeMap::new();
         listed.extend(
             head.live
                 .iter()
-                .map(|(segment, end)| (*segment, Some(*end))),
+                .map(|(segment, sealed)| (*segment, Some(*sealed))),
         );
         for &segment in glances.keys() {
             let since_head = head.segment.is_none_or(|head| segment >= head);
@@ -134,14 +143,14 @@ impl Survey {
             }
         }
         self.read
-            .extend(listed.into_iter().map(|(segment, groups_end)| {
+            .extend(listed.into_iter().map(|(segment, sealed)| {
                 Listed {
                     segment,
                     present: glances.contains_key(&segment),
                     sound: glances
                         .get(&segment)
                         .is_some_and(|glance| glance.header.is_some()),
-                    groups_end,
+                    sealed,
                 }
             }));
     }
@@ -167,6 +176,12 @@ fn first_group<F: SegmentFile>(
     file: &F,
     journal: Option<JournalId>,
 ) -> io::Result<Option<(u64, GroupHeader)>> {
+    let mut page = AlignedBuffer::new(GROUP_ALIGN_BYTES);
+    file.read_at(SEGMENT_HEADER_BYTES, page.as_mut())?;
+    let ours = |group: &GroupHeader| journal.is_none_or(|id| id == group.journal);
+    if let Some(group) = group_in(page.as_slice()).filter(ours) {
+        return Ok(Some((SEGMENT_HEADER_BYTES, group)));
+    }
     let (mut offset, end) = (SEGMENT_HEADER_BYTES, file.bytes()?);
     let whole = end
         .next_multiple_of(GROUP_ALIGN_BYTES as u64)
@@ -175,16 +190,17 @@ fn first_group<F: SegmentFile>(
     while offset < end {
         file.read_at(offset, chunk.as_mut())?;
         for page in chunk.as_slice().chunks_exact(GROUP_ALIGN_BYTES) {
-            let raw = page.first_chunk::<JOURNAL_HEADER_BYTES>();
-            let group = raw.and_then(|raw| GroupHeader::parse(raw).ok());
-            let ours = |group: &GroupHeader| journal.is_none_or(|id| id == group.journal);
-            if let Some(group) = group.filter(ours) {
+            if let Some(group) = group_in(page).filter(ours) {
                 return Ok(Some((offset, group)));
             }
             offset += GROUP_ALIGN_BYTES as u64;
         }
     }
     Ok(None)
+}
+
+fn group_in(page: &[u8]) -> Option<GroupHeader> {
+    GroupHeader::parse(page.first_chunk::<JOURNAL_HEADER_BYTES>()?).ok()
 }
 
 /// Id and segment size: of the sound headers, else of what the groups say of themselves.
@@ -235,17 +251,21 @@ fn head_of<F: SegmentFile>(segment: u64, walk: &mut Walk<'_, F>) -> io::Result<O
     let Step::Group { content, .. } = walk.next()? else {
         return Ok(None);
     };
-    let Some(Content::Live(live)) = content.entries.first().filter(|_| content.whole) else {
+    let Some((_, Content::Live(live))) = content.entries.first().filter(|_| content.whole) else {
         return Ok(None);
     };
-    let live = live.iter().map(|live| (live.segment, live.groups_end));
+    let live = live.iter().map(|live| {
+        let index = (live.index_offset > 0).then_some(u64::from(live.index_offset));
+        let groups_end = live.groups_end;
+        (live.segment, Sealed { groups_end, index })
+    });
     Ok(Some(Head {
         segment: Some(segment),
         live: live.collect(),
     }))
 }
 
-fn next_group<F: SegmentFile>(walk: &mut Walk<'_, F>) -> io::Result<Option<Vec<Content>>> {
+fn next_group<F: SegmentFile>(walk: &mut Walk<'_, F>) -> io::Result<Option<Vec<(u64, Content)>>> {
     loop {
         match walk.next()? {
             Step::Group { content, .. } if content.whole => return Ok(Some(content.entries)),
@@ -258,7 +278,7 @@ fn next_group<F: SegmentFile>(walk: &mut Walk<'_, F>) -> io::Result<Option<Vec<C
 impl Head {
     fn forget_what_is_freed<F: SegmentFile>(&mut self, walk: &mut Walk<'_, F>) -> io::Result<()> {
         while let Some(entries) = next_group(walk)? {
-            for entry in entries {
+            for (_, entry) in entries {
                 if let Content::Freed(freed) = entry {
                     for segment in freed.0 {
                         self.live.remove(&segment);

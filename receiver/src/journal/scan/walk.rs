@@ -37,28 +37,36 @@ pub(super) struct Walk<'a, F> {
     place: Place,
     offset: u64,
     buffer: AlignedBuffer,
+    /// What the buffer holds: from where, and how much.
+    held: (u64, usize),
 }
 
 impl<'a, F: SegmentFile> Walk<'a, F> {
     pub(super) fn new(file: &'a F, place: Place) -> Self {
-        let bytes = place.segment_bytes.min(u64::from(GROUP_BYTES_MAX));
+        Self::from(file, place, SEGMENT_HEADER_BYTES)
+    }
+
+    /// A walk that begins at `offset`.
+    pub(super) fn from(file: &'a F, place: Place, offset: u64) -> Self {
+        let rest = place.segment_bytes.saturating_sub(offset);
+        let bytes = rest.clamp(GROUP_ALIGN_BYTES as u64, u64::from(GROUP_BYTES_MAX));
         let buffer = AlignedBuffer::new(bytes as usize);
         Self {
             file,
             place,
-            offset: SEGMENT_HEADER_BYTES,
+            offset,
             buffer,
+            held: (0, 0),
         }
     }
 
     pub(super) fn next(&mut self) -> io::Result<Step> {
         let offset = self.offset;
         if let Some(header) = self.header_at(offset)? {
-            let bytes = u64::from(header.bytes);
-            let buffer = &mut self.buffer.as_mut()[..header.bytes as usize];
-            self.file.read_at(offset, buffer)?;
-            let content = group::read(&header, self.place.segment, offset, buffer);
-            self.offset += bytes;
+            let place = self.place;
+            let bytes = self.look_at(offset, header.bytes as usize)?;
+            let content = group::read(&header, place.segment, offset, bytes);
+            self.offset += u64::from(header.bytes);
             return Ok(Step::Group {
                 header,
                 offset,
@@ -79,24 +87,38 @@ impl<'a, F: SegmentFile> Walk<'a, F> {
         if offset + GROUP_ALIGN_BYTES as u64 > self.place.segment_bytes {
             return Ok(None);
         }
-        let page = &mut self.buffer.as_mut()[..GROUP_ALIGN_BYTES];
-        self.file.read_at(offset, page)?;
-        Ok(self.place.group_header(page, offset))
+        let place = self.place;
+        let page = self.look_at(offset, GROUP_ALIGN_BYTES)?;
+        Ok(place.group_header(page, offset))
+    }
+
+    /// The `length` bytes at `offset`; reads ahead as far as the buffer goes.
+    fn look_at(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
+        assert!(
+            length <= self.buffer.len(),
+            "a group is larger than it may be"
+        );
+        let (from, held) = self.held;
+        let inside = offset >= from && offset + length as u64 <= from + held as u64;
+        if !inside {
+            let rest = self.place.segment_bytes.saturating_sub(offset);
+            let ahead = rest.min(self.buffer.len() as u64) as usize;
+            self.held = (0, 0);
+            self.file
+                .read_at(offset, &mut self.buffer.as_mut()[..ahead])?;
+            self.held = (offset, ahead);
+        }
+        let skip = (offset - self.held.0) as usize;
+        Ok(&self.buffer.as_slice()[skip..skip + length])
     }
 
     /// The first offset from `offset` on at which a group header lies.
     fn search_from(&mut self, mut offset: u64) -> io::Result<Option<u64>> {
-        while offset < self.place.segment_bytes {
-            let left = self.place.segment_bytes - offset;
-            let length = left.min(self.buffer.len() as u64) as usize;
-            let chunk = &mut self.buffer.as_mut()[..length];
-            self.file.read_at(offset, chunk)?;
-            for page in chunk.chunks_exact(GROUP_ALIGN_BYTES) {
-                if self.place.group_header(page, offset).is_some() {
-                    return Ok(Some(offset));
-                }
-                offset += GROUP_ALIGN_BYTES as u64;
+        while offset + GROUP_ALIGN_BYTES as u64 <= self.place.segment_bytes {
+            if self.header_at(offset)?.is_some() {
+                return Ok(Some(offset));
             }
+            offset += GROUP_ALIGN_BYTES as u64;
         }
         Ok(None)
     }

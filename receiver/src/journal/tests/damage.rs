@@ -1,7 +1,7 @@
 //! Cut files, flipped bits, old copies, lost files: noticed, named, and never taken for entries.
 
 use super::store::MemoryStore;
-use super::{Bench, ID, SEGMENT_BYTES, STREAM, limits, open, record, scan, settle, told};
+use super::{Bench, ID, SEGMENT_BYTES, STREAM, examined, limits, open, record, scan, settle, told};
 use crate::journal::{DamageKind, Durable, Found, JournalError, Store, is_there};
 use wire::Stamp;
 use wire::journal::{
@@ -152,7 +152,7 @@ fn an_old_copy_of_a_segment_put_back_in_place_is_noticed() {
     store.restore(1, old);
     let (recovered, found) = scan(&store).unwrap();
     let kinds: Vec<_> = recovered.damage.iter().map(|damage| damage.kind).collect();
-    assert_eq!(kinds, [DamageKind::GroupsMissing]);
+    assert_eq!(kinds, [DamageKind::Index, DamageKind::GroupsMissing]);
     let found = stamps(&found);
     assert_eq!((found[0], found[1] > 2), (1, true), "{found:?}");
 }
@@ -225,11 +225,29 @@ fn a_damaged_segment_header_is_named_and_its_groups_prove_themselves() {
 
 #[test]
 fn a_whole_page_lost_in_the_middle_is_named() {
-    let (store, count) = several();
-    // The second page of the third group: the disk said it was written, and it was not.
-    store.damage(1, |bytes| bytes[4 * 4096..5 * 4096].fill(0));
-    let (recovered, found) = scan(&store).unwrap();
+    let (store, _) = several();
+    let count = 34;
+    let mut bench = Bench::begin(&store, limits(16));
+    for stamp in 31..=count {
+        bench.append(vec![record(STREAM, stamp, 4096)]).unwrap();
+    }
+    drop(bench);
+    let newest = *store.list().unwrap().iter().rev().nth(1).unwrap();
+    // The second page of a group: the disk said it was written, and it was not.
+    let lose = |store: &MemoryStore, segment| {
+        store.damage(segment, |bytes| bytes[4 * 4096..5 * 4096].fill(0));
+    };
+    let open = store.copy();
+    lose(&open, newest);
+    let (recovered, found) = scan(&open).unwrap();
     assert!(!recovered.damage.is_empty());
+    assert!(stamps(&found).len() < count as usize);
+    // A sealed segment is not read by a start; its records are when they are applied, and here.
+    lose(&store, 1);
+    let (recovered, found) = scan(&store).unwrap();
+    assert_eq!((recovered.damage.len(), stamps(&found).len()), (0, 34));
+    let (recovered, found) = examined(&store).unwrap();
+    assert_eq!(recovered.damage[0].segment, 1);
     assert!(stamps(&found).len() < count as usize);
 }
 

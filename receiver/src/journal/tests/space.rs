@@ -29,6 +29,7 @@ fn no_bound_lets_a_journal_have_more_segments_than_it_can_list() {
             let in_use = LiveSegment {
                 segment: 0,
                 groups_end: 0,
+                index_offset: 0,
             };
             let list = (0..most as u64).map(|segment| LiveSegment { segment, ..in_use });
             let list: Vec<_> = list.collect();

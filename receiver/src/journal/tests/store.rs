@@ -30,6 +30,8 @@ struct State {
     calls: u64,
     fault: Option<(u64, Fault)>,
     room: Option<usize>,
+    /// Bytes read, by segment.
+    read: BTreeMap<u64, u64>,
 }
 
 #[derive(Clone, Default)]
@@ -59,6 +61,11 @@ impl Dice {
 impl MemoryStore {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// Bytes read of each segment since the last time this was asked.
+    pub(super) fn take_read(&self) -> BTreeMap<u64, u64> {
+        std::mem::take(&mut self.state().read)
     }
 
     /// Calls made so far that can change something.
@@ -243,6 +250,7 @@ impl SegmentFile for MemorySegment {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         assert!(offset.is_multiple_of(4096) && buffer.len().is_multiple_of(4096));
         let mut state = self.state.lock().unwrap();
+        *state.read.entry(self.segment).or_default() += buffer.len() as u64;
         let live = &state.image(self.segment)?.live;
         let start = live.len().min(offset as usize);
         let end = live.len().min(start + buffer.len());
