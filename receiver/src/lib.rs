@@ -4,7 +4,7 @@
 //! its place in the stream, [`journal`] keeps it, [`points`] says where the stream is complete,
 //! [`fold`] what a run of records leaves behind, [`apply`] writes that to the disks [`target`]
 //! opens. [`serve`] has the threads around them and decides for each group, [`daemon`] is the process. [`catalog`] remembers
-//! what is not in the journal; [`config`], [`control`] and [`cli`] are the operator's side, [`failure`] how it is told no.
+//! what is not in the journal, [`verifier`] looks at all of it without touching it; [`config`], [`control`] and [`cli`] are the operator's side, [`failure`] how it is told no.
 
 pub mod apply;
 pub mod catalog;
@@ -20,6 +20,7 @@ pub mod points;
 pub mod serve;
 pub mod session;
 pub mod target;
+pub mod verifier;
 
 mod aligned;
 mod clock;

@@ -86,6 +86,11 @@ impl Catalog {
         Ok(found.into_iter().next())
     }
 
+    /// All tokens there are.
+    pub fn tokens(&self) -> Result<Vec<TokenRecord>, CatalogError> {
+        self.all(TOKENS)
+    }
+
     /// All sources, by name.
     pub fn sources(&self) -> Result<Vec<SourceRecord>, CatalogError> {
         self.all(SOURCES)

@@ -2,7 +2,10 @@
 
 use super::codec::Value;
 use super::error::CatalogError;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::backends::InMemoryBackend;
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+};
 use std::path::Path;
 use wire::DecodeError;
 
@@ -58,7 +61,27 @@ impl Catalog {
         if !path.exists() {
             return Err(CatalogError::Missing(path.to_owned()));
         }
-        let database = builder().open(path).map_err(open_error)?;
+        Self::checked(builder().open(path).map_err(open_error)?)
+    }
+
+    /// The catalog as its file's bytes are: all in memory, the file is not touched. What a crash
+    /// left to be repaired is repaired in memory.
+    pub fn of_bytes(bytes: &[u8]) -> Result<Self, CatalogError> {
+        let memory = InMemoryBackend::new();
+        let filled = memory
+            .set_len(bytes.len() as u64)
+            .and_then(|()| memory.write(0, bytes));
+        filled.map_err(|error| CatalogError::Storage(error.into()))?;
+        if bytes.is_empty() {
+            // Which would be taken for one that is to be made.
+            let none = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            return Err(CatalogError::Storage(none.into()));
+        }
+        let opened = builder().create_with_backend(memory);
+        Self::checked(opened.map_err(open_error)?)
+    }
+
+    fn checked(database: Database) -> Result<Self, CatalogError> {
         let version = database.begin_read()?.open_table(META)?.get(VERSION_KEY)?;
         let version = version.map_or(0, |found| found.value());
         if version != VERSION {

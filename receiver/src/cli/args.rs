@@ -65,6 +65,14 @@ pub enum Verb {
         #[arg(long)]
         watch: bool,
     },
+    /// Read journal, catalog and targets and say what is wrong; changes nothing, while nothing runs
+    ///
+    /// Exit codes: 0 nothing is wrong, 1 something is, 3 the receiver runs or there is none
+    Fsck {
+        /// As JSON, with documented names
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What `init` takes.

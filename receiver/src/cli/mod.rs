@@ -7,6 +7,7 @@
 mod args;
 mod confirm;
 mod export;
+mod fsck;
 mod init;
 mod reach;
 mod show;
@@ -67,6 +68,7 @@ fn run(args: Args, serve: Serve) -> Result<(), Failure> {
             other => Err(unexpected(&other)),
         },
         Verb::Volume(verb) => volume(&dir, verb),
+        Verb::Fsck { json } => fsck::fsck(&Settings::load(&dir)?, json),
         Verb::Status { json, watch } => show::status(|| reach(&dir), json, watch),
     }
 }

@@ -227,7 +227,7 @@ fn push(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-fn json(value: &impl Serialize) -> Result<String, Failure> {
+pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value);
     text.map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))
 }

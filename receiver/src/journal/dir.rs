@@ -24,6 +24,8 @@ pub struct DirStore {
     path: PathBuf,
     dir: OwnedFd,
     direct: bool,
+    /// Nothing is made, written or removed.
+    read_only: bool,
 }
 
 /// An open segment file.
@@ -35,26 +37,34 @@ pub struct DirSegment {
 impl DirStore {
     /// Opens the directory, makes it if it is not there, and locks it for this process.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let io = |source| JournalError::Io {
-            what: "open",
-            path: path.to_owned(),
-            source,
-        };
-        std::fs::create_dir_all(path).map_err(io)?;
+        std::fs::create_dir_all(path).map_err(|source| cannot_open(path, source))?;
+        let mut store = Self::lock(path, false)?;
+        store.direct = store
+            .can_be_direct()
+            .map_err(|source| cannot_open(path, source))?;
+        Ok(store)
+    }
+
+    /// Opens the directory to look at it only; locked all the same, so that nothing moves.
+    pub fn open_read_only(path: &Path) -> Result<Self, JournalError> {
+        Self::lock(path, true)
+    }
+
+    fn lock(path: &Path, read_only: bool) -> Result<Self, JournalError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = fs::open(path, flags, Mode::empty()).map_err(|errno| io(errno.into()))?;
+        let dir = fs::open(path, flags, Mode::empty());
+        let dir = dir.map_err(|errno| cannot_open(path, errno.into()))?;
         match fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(JournalError::InUse(path.to_owned())),
-            Err(errno) => return Err(io(errno.into())),
+            Err(errno) => return Err(cannot_open(path, errno.into())),
         }
-        let mut store = Self {
+        Ok(Self {
             path: path.to_owned(),
             dir,
             direct: true,
-        };
-        store.direct = store.can_be_direct().map_err(io)?;
-        Ok(store)
+            read_only,
+        })
     }
 
     /// The directory.
@@ -88,6 +98,28 @@ impl DirStore {
         }
     }
 
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        Ok(())
+    }
+
+    /// Past the page cache where that works; whether it does cannot be tried by writing.
+    fn open_to_read(&self, segment: u64) -> io::Result<DirSegment> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = name_of(segment);
+        let direct = fs::openat(&self.dir, &name, flags | OFlags::DIRECT, Mode::empty());
+        let file = match direct {
+            Ok(file) => File::from(file),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                File::from(fs::openat(&self.dir, &name, flags, Mode::empty())?)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(DirSegment { file })
+    }
+
     fn openat(&self, name: &str, flags: OFlags) -> io::Result<File> {
         let direct = if self.direct {
             OFlags::DIRECT
@@ -117,6 +149,7 @@ impl Store for DirStore {
     }
 
     fn create(&mut self, segment: u64, bytes: u64) -> io::Result<DirSegment> {
+        self.check_writable()?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
         let file = self.openat(&name_of(segment), flags)?;
         let mut segment_file = DirSegment { file };
@@ -129,11 +162,15 @@ impl Store for DirStore {
     }
 
     fn open(&self, segment: u64) -> io::Result<DirSegment> {
+        if self.read_only {
+            return self.open_to_read(segment);
+        }
         let file = self.openat(&name_of(segment), OFlags::RDWR)?;
         Ok(DirSegment { file })
     }
 
     fn remove(&mut self, segment: u64) -> io::Result<()> {
+        self.check_writable()?;
         Ok(fs::unlinkat(
             &self.dir,
             name_of(segment),
@@ -188,6 +225,11 @@ impl SegmentFile for DirSegment {
     }
 }
 
+fn cannot_open(path: &Path, source: io::Error) -> JournalError {
+    let (what, path) = ("open", path.to_owned());
+    JournalError::Io { what, path, source }
+}
+
 pub(super) fn name_of(segment: u64) -> String {
     format!("{segment:016x}{SUFFIX}")
 }
@@ -231,6 +273,26 @@ mod tests {
         ));
         drop(first);
         assert!(DirStore::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_store_that_only_looks_changes_nothing_and_is_refused_while_the_journal_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writing = DirStore::open(dir.path()).unwrap();
+        drop(writing.create(1, 1 << 16).unwrap());
+        let refused = DirStore::open_read_only(dir.path());
+        assert!(matches!(refused, Err(JournalError::InUse(_))));
+        drop(writing);
+        let mut looking = DirStore::open_read_only(dir.path()).unwrap();
+        assert!(looking.create(2, 1 << 16).is_err());
+        assert!(looking.remove(1).is_err());
+        assert_eq!(looking.list().unwrap(), [1]);
+        let mut segment = looking.open(1).unwrap();
+        let mut page = AlignedBuffer::new(PAGE_BYTES);
+        segment.read_at(0, page.as_mut()).unwrap();
+        assert!(segment.write_at(0, page.as_slice()).is_err());
+        let absent = dir.path().join("absent");
+        assert!(DirStore::open_read_only(&absent).is_err() && !absent.exists());
     }
 
     #[test]

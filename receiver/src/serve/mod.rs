@@ -28,6 +28,7 @@ pub use hub::Hub;
 pub use line::{Line, Next, SAID_MAX};
 pub use live::Live;
 pub use messages::Told;
+pub(crate) use restore::Groups;
 pub use restore::start;
 pub use room::{Room, Rooms, Share};
 

@@ -1,13 +1,14 @@
 //! Start: the catalog and the journal become running groups again.
 
 use super::begin::{registered, start_group};
-use super::group::{Event, Restored};
+use super::group::{Event, Now, Restored};
 use super::hub::{Hub, Router};
 use super::messages::Told;
 use crate::catalog::{Catalog, CatalogError, VolumeRecord};
 use crate::config::Settings;
+use crate::control::GroupStatus;
 use crate::failure::Failure;
-use crate::journal::{DirStore, Durable, Found, Journal, Limits, Writer, recover};
+use crate::journal::{DirStore, Durable, Found, Journal, Limits, Replay, Writer, recover};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use wire::Name;
@@ -15,25 +16,11 @@ use wire::journal::{JournalId, StreamNumber};
 
 /// Opens the journal, restores every group and starts their threads.
 pub fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<Hub>, Failure> {
-    let mut groups = registered_groups(catalog)?;
+    let mut groups = Groups::registered(catalog)?;
     let dir = settings.journal_dir.clone();
     let mut store = DirStore::open(&dir)?;
     let expected = catalog.journal_id()?.map(JournalId);
-    let mut owners: BTreeMap<StreamNumber, Name> = BTreeMap::new();
-    let mut strays: Vec<StreamNumber> = Vec::new();
-    let mut replay = |found: Found| {
-        let Found { stream, durable } = found;
-        if let Durable::Open(open) = &durable {
-            owners.insert(stream, open.group.clone());
-        }
-        let group = owners.get(&stream).and_then(|owner| groups.get_mut(owner));
-        match group {
-            Some(group) => group.restored.found(stream, durable),
-            None if !strays.contains(&stream) => strays.push(stream),
-            None => {}
-        }
-    };
-    let recovered = recover(&mut store, &dir, expected, &mut replay)?;
+    let recovered = recover(&mut store, &dir, expected, &mut groups)?;
     for damage in &recovered.damage {
         tracing::error!(%damage, "the journal is damaged before its tail");
     }
@@ -62,11 +49,11 @@ pub fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<Hub>, Fa
     let journal = Journal::start(writer, Box::new(Router(hub.clone())));
     let journal = journal.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     hub.set_journal(journal, dir);
-    for stream in strays {
+    for stream in groups.strays {
         hub.journal().retire(stream);
     }
-    for (name, group) in groups {
-        begin(&hub, &name, group, &owners)?;
+    for (name, group) in groups.by_name {
+        begin(&hub, &name, group, &groups.owners)?;
     }
     Ok(hub)
 }
@@ -76,20 +63,55 @@ struct Waiting {
     records: Vec<VolumeRecord>,
 }
 
-fn registered_groups(catalog: &Catalog) -> Result<BTreeMap<Name, Waiting>, Failure> {
-    let mut by_group: BTreeMap<Name, Vec<VolumeRecord>> = BTreeMap::new();
-    for record in catalog.volumes()? {
-        by_group
-            .entry(record.name.group.clone())
-            .or_default()
-            .push(record);
+/// The groups of the catalog, being told what the journal holds.
+pub(crate) struct Groups {
+    by_name: BTreeMap<Name, Waiting>,
+    owners: BTreeMap<StreamNumber, Name>,
+    /// Streams of no group here.
+    strays: Vec<StreamNumber>,
+}
+
+impl Groups {
+    /// As the catalog has them.
+    pub(crate) fn registered(catalog: &Catalog) -> Result<Self, CatalogError> {
+        let mut records: BTreeMap<Name, Vec<VolumeRecord>> = BTreeMap::new();
+        for record in catalog.volumes()? {
+            let group = record.name.group.clone();
+            records.entry(group).or_default().push(record);
+        }
+        let mut by_name = BTreeMap::new();
+        for (name, records) in records {
+            let restored = restored(catalog, &name, &records)?;
+            by_name.insert(name, Waiting { restored, records });
+        }
+        Ok(Self {
+            by_name,
+            owners: BTreeMap::new(),
+            strays: Vec::new(),
+        })
     }
-    let mut groups = BTreeMap::new();
-    for (name, records) in by_group {
-        let restored = restored(catalog, &name, &records)?;
-        groups.insert(name, Waiting { restored, records });
+
+    /// What each would be, if the receiver were started now.
+    pub(crate) fn statuses(self, now: Now) -> Vec<GroupStatus> {
+        let groups = self.by_name.into_values();
+        let status = |group: Waiting| group.restored.finish().0.status(now);
+        groups.map(status).collect()
     }
-    Ok(groups)
+}
+
+impl Replay for Groups {
+    fn found(&mut self, found: Found) {
+        let Found { stream, durable } = found;
+        if let Durable::Open(open) = &durable {
+            self.owners.insert(stream, open.group.clone());
+        }
+        let owner = self.owners.get(&stream);
+        match owner.and_then(|owner| self.by_name.get_mut(owner)) {
+            Some(group) => group.restored.found(stream, durable),
+            None if !self.strays.contains(&stream) => self.strays.push(stream),
+            None => {}
+        }
+    }
 }
 
 /// A group as the catalog has it, nothing read from the journal yet.

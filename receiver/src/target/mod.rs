@@ -26,6 +26,6 @@ pub use error::TargetError;
 pub use export::{ExportProgress, export};
 pub use identity::TargetIdentity;
 pub use layout::{Layout, LayoutError, Part, STRIPE_BYTES, TARGETS_MAX};
-pub use open::{OpenTarget, open_volume};
+pub use open::{OpenTarget, examine_volume, open_volume};
 pub use provision::{NewVolume, Provision, provision};
 pub use read::VolumeReader;

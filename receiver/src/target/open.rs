@@ -48,6 +48,28 @@ pub fn open_volume(record: &VolumeRecord) -> Result<Vec<OpenTarget>, TargetError
     Ok(open)
 }
 
+/// Looks whether the targets of a volume are the ones it was given and hold what it last wrote.
+/// Opened for reading only; what is wrong with each.
+pub fn examine_volume(record: &VolumeRecord) -> Result<Vec<TargetError>, TargetError> {
+    let layout = record.layout()?;
+    let mut wrong = Vec::new();
+    for (index, target) in record.targets.iter().enumerate() {
+        let checked = open_readable(&target.path, record.sector_bytes).and_then(|found| {
+            let used_bytes = layout.target_bytes(index);
+            check(
+                record,
+                target,
+                &OpenTarget {
+                    used_bytes,
+                    ..found
+                },
+            )
+        });
+        wrong.extend(checked.err());
+    }
+    Ok(wrong)
+}
+
 /// Opens a target for reading and writing, exclusively, past the page cache where that works.
 pub(super) fn open_exclusive(path: &Path, sector_bytes: u32) -> Result<OpenTarget, TargetError> {
     let metadata = std::fs::metadata(path).map_err(|e| TargetError::io("open", path, e))?;

@@ -8,7 +8,7 @@ use std::fs;
 use wire::control::Control;
 
 /// Changes a byte of the record's payload wherever the journal holds it.
-fn spoil(site: &Site, record: &Record) {
+pub(crate) fn spoil(site: &Site, record: &Record) {
     let mut spoilt = 0;
     for entry in fs::read_dir(site.path("receiver/journal")).unwrap() {
         let path = entry.unwrap().path();

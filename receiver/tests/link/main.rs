@@ -10,6 +10,7 @@ mod bounds;
 mod crash;
 mod damage;
 mod frames;
+mod fsck;
 mod geometry;
 mod history;
 mod identity;

@@ -94,6 +94,13 @@ impl Recovered {
         self.kind.map(|(id, _)| id)
     }
 
+    /// Segments in use, and bytes of them.
+    pub fn size(&self) -> (u64, u64) {
+        let segments = self.ledger.segments();
+        let segment_bytes = self.kind.map_or(0, |(_, bytes)| bytes);
+        (segments, segments * segment_bytes)
+    }
+
     /// A stream number no entry of the journal has.
     pub fn next_stream(&self) -> StreamNumber {
         self.ledger.next_stream()
