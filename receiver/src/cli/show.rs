@@ -220,6 +220,27 @@ fn tell_volume(text: &mut String, volume: &VolumeStatus) {
         write!(line, " \u{b7} {reason}").unwrap_or_default();
     }
     push(text, &line);
+    if volume.unknown_bytes > 0 {
+        push(text, &format!("  {}", unknown(volume)));
+    }
+}
+
+/// Which ranges failed writes have left behind.
+fn unknown(volume: &VolumeStatus) -> String {
+    let ranges: Vec<String> = volume
+        .unknown
+        .iter()
+        .map(|range| format!("{} at {}", range.length_bytes, range.offset_bytes))
+        .collect();
+    let shown: u64 = volume.unknown.iter().map(|range| range.length_bytes).sum();
+    let more = match volume.unknown_bytes.saturating_sub(shown) {
+        0 => String::new(),
+        rest => format!(" and {rest} more"),
+    };
+    format!(
+        "  unknown since a write failed at the source: bytes {}{more}",
+        ranges.join(", ")
+    )
 }
 
 fn push(text: &mut String, line: &str) {

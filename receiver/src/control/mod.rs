@@ -23,4 +23,7 @@ pub use line::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 pub use message::{Request, Response, TargetInfo, VolumeAdd, VolumeInfo};
 pub use operator::Operator;
 pub use server::{CONNECTIONS_MAX, Server};
-pub use status::{GroupStatus, JournalStatus, SourceStatus, Status, VolumeStatus, iso_8601};
+pub use status::{
+    GroupStatus, JournalStatus, SourceStatus, Status, UNKNOWN_RANGES_SHOWN, UnknownRange,
+    VolumeStatus, iso_8601,
+};

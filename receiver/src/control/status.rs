@@ -95,15 +95,31 @@ pub struct VolumeStatus {
     pub size_bytes: u64,
     /// Its logical sector.
     pub sector_bytes: u32,
-    /// `absent`, `copying`, `ready`, `left`, `doubt` or `refused`.
+    /// `absent`, `copying`, `ready`, `unknown`, `left`, `doubt` or `refused`.
     pub state: String,
     /// Why, in words, where there is something to say.
     pub reason: Option<String>,
     /// Bytes of the running copy that have arrived.
     pub copied_bytes: u64,
+    /// Bytes in ranges whose write failed at the source and that were not read again yet.
+    pub unknown_bytes: u64,
+    /// The first [`UNKNOWN_RANGES_SHOWN`] of these ranges.
+    pub unknown: Vec<UnknownRange>,
     /// Its target disks.
     pub targets: Vec<String>,
 }
+
+/// A range of a volume, what it holds being unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownRange {
+    /// Its first byte.
+    pub offset_bytes: u64,
+    /// How many.
+    pub length_bytes: u64,
+}
+
+/// Most unknown ranges of a volume that status lists.
+pub const UNKNOWN_RANGES_SHOWN: usize = 16;
 
 const ISO: EncodedConfig = Config::DEFAULT
     .set_time_precision(TimePrecision::Second {

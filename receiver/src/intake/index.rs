@@ -17,7 +17,7 @@ pub struct Slot {
     length_bytes: u32,
     volume: VolumeIndex,
     kind: RecordKind,
-    void: bool,
+    pub(super) void: bool,
 }
 
 const _: () = assert!(size_of::<Slot>() == 32);

@@ -23,17 +23,20 @@ mod reach;
 mod settling;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod violation;
 
 pub use index::{INDEX_RECORDS_MAX, Slot};
 pub use violation::Violation;
 
+use crate::fold::ByteRange;
 use crate::foreign::printable;
 use crate::journal::Durable;
 use index::Index;
 use reach::Reach;
 use settling::Settling;
 use std::collections::{BTreeMap, VecDeque};
+use unknown::{Turn, Unknown};
 use wire::journal::{STREAM_VOLUMES_MAX, StreamLost, StreamOpen};
 use wire::{
     Member, MemberAction, Name, RecordHeader, RecordKind, SettleMark, Stamp, TimeMark, VolumeIndex,
@@ -54,6 +57,8 @@ pub struct Intake {
     settling: Settling,
     notes: BTreeMap<Stamp, Note>,
     late: VecDeque<Progress>,
+    /// What failed writes have left behind, as of `usable`.
+    unknown: Unknown,
     /// Everything up to here is in the base.
     applied: Stamp,
     usable: Stamp,
@@ -100,6 +105,29 @@ pub enum Progress {
         /// What happens.
         action: MemberAction,
     },
+    /// A write of the volume failed here: what it holds in `range` is unknown from here on.
+    Unknown {
+        /// The place.
+        stamp: Stamp,
+        /// The volume.
+        volume: Name,
+        /// The first range that is unknown; there may come more.
+        range: ByteRange,
+    },
+    /// Everything that was unknown of the volume is covered by records up to here.
+    Known {
+        /// The place.
+        stamp: Stamp,
+        /// The volume.
+        volume: Name,
+    },
+    /// More ranges of the volume are unknown than can be remembered.
+    Scattered {
+        /// The place.
+        stamp: Stamp,
+        /// The volume.
+        volume: Name,
+    },
     /// The source gave up what it wrote before here.
     Gap {
         /// The place.
@@ -137,6 +165,7 @@ impl Intake {
             settling: Settling::new(base.applied),
             notes: BTreeMap::new(),
             late: VecDeque::new(),
+            unknown: Unknown::default(),
             applied: base.applied,
             usable: base.applied,
             closed: None,
@@ -368,6 +397,14 @@ impl Intake {
             .unwrap_or(0)
     }
 
+    /// What is unknown of the volume at the newest usable place, in disk order.
+    pub fn unknown(&self, volume: &Name) -> impl Iterator<Item = ByteRange> + use<'_> {
+        let of = |spec: &&VolumeSpec| spec.name == *volume;
+        let spec = self.open.volumes.iter().rfind(of);
+        spec.into_iter()
+            .flat_map(|spec| self.unknown.ranges(spec.index))
+    }
+
     /// Mean payload of the records received so far, in bytes.
     pub fn record_bytes_mean(&self) -> u64 {
         self.taken_bytes
@@ -474,7 +511,35 @@ impl Intake {
         }
     }
 
+    /// Everything up to `stamp` is usable; stops where what is unknown changes.
     fn pass(&mut self, stamp: Stamp, progress: &mut Vec<Progress>) {
+        let from = self.usable;
+        for (at, slot) in self.index.range(from, stamp) {
+            let Some(turn) = self.unknown.pass(slot) else {
+                continue;
+            };
+            let of = |spec: &&VolumeSpec| spec.index == slot.volume();
+            let Some(spec) = self.open.volumes.iter().find(of) else {
+                continue;
+            };
+            let (before, volume) = (at.prev(), spec.name.clone());
+            if before > self.usable {
+                let mark = self.index.mark_at(before);
+                progress.push(Progress::Upto {
+                    stamp: before,
+                    mark,
+                });
+            }
+            progress.push(turned(turn, at, volume));
+            let mark = self.index.mark_at(at);
+            progress.push(Progress::Upto { stamp: at, mark });
+            self.usable = at;
+        }
+        self.reach(stamp, progress);
+    }
+
+    /// Everything up to `stamp` is usable, or lost.
+    fn reach(&mut self, stamp: Stamp, progress: &mut Vec<Progress>) {
         if stamp > self.usable {
             let mark = self.index.mark_at(stamp);
             progress.push(Progress::Upto { stamp, mark });
@@ -495,9 +560,12 @@ impl Intake {
                     reason,
                 });
             }
-            _ if self.index.is_void(stamp) => {}
+            _ if self.index.is_void(stamp) => self.pass(stamp.prev(), progress),
             Note::Member(volume, action) => {
                 self.pass(stamp.prev(), progress);
+                if action == MemberAction::Join {
+                    self.forget_unknown(&volume);
+                }
                 progress.push(Progress::Member {
                     stamp,
                     volume,
@@ -509,6 +577,27 @@ impl Intake {
                 progress.push(Progress::Gap { stamp, reason });
             }
         }
-        self.pass(stamp, progress);
+        // The record here is no data; what lies before a lost end is lost with it.
+        self.reach(stamp, progress);
+    }
+
+    fn forget_unknown(&mut self, volume: &Name) {
+        for spec in &self.open.volumes {
+            if spec.name == *volume {
+                self.unknown.join(spec.index);
+            }
+        }
+    }
+}
+
+fn turned(turn: Turn, stamp: Stamp, volume: Name) -> Progress {
+    match turn {
+        Turn::Opened(range) => Progress::Unknown {
+            stamp,
+            volume,
+            range,
+        },
+        Turn::Closed => Progress::Known { stamp, volume },
+        Turn::Scattered => Progress::Scattered { stamp, volume },
     }
 }

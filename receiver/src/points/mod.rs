@@ -14,7 +14,8 @@
 //! ```
 //!
 //! While a volume that counts is not exact the group is *frozen*: the newest complete point stays
-//! where it was, what follows waits in the journal (P7). When all are exact again the point jumps;
+//! where it was, what follows waits in the journal (P7). So it is while a range of a volume is
+//! unknown because a write failed there ([`unknown`]). When all are exact again the point jumps;
 //! the base then crosses a stretch in which no place is a point, so it sets out only for its end.
 //! Before the first point there is nothing to protect: everything is applied as it comes.
 //!
@@ -25,8 +26,10 @@
 
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 use crate::catalog::{PointRecord, VolumeState};
+use crate::fold::ByteRange;
 use crate::intake::Progress;
 use std::collections::{BTreeMap, VecDeque};
 use wire::{Incarnation, MemberAction, Name, Stamp, TimeMark};
@@ -62,6 +65,8 @@ struct Volume {
     state: VolumeState,
     /// It is, or was, part of a complete point.
     counts: bool,
+    /// The first of the ranges that are unknown, if any are: a write failed there.
+    unknown: Option<ByteRange>,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +102,8 @@ impl Points {
         let volume = |state| Volume {
             state,
             counts: counts_as(state),
+            // No horizon lies where something is unknown.
+            unknown: None,
         };
         let volumes = states
             .into_iter()
@@ -134,6 +141,13 @@ impl Points {
                 volume,
                 action,
             } => self.member(stamp, volume, action),
+            Progress::Unknown {
+                stamp,
+                volume,
+                range,
+            } => self.open_range(stamp, &volume, range),
+            Progress::Known { volume, .. } => self.close_ranges(&volume),
+            Progress::Scattered { stamp, volume } => self.give_up_ranges(stamp, &volume),
             Progress::Gap { stamp, reason } => {
                 let reason = format!("the source gave up writes before record {stamp}: {reason}");
                 self.doubt_all(stamp.prev(), stamp, &reason);
@@ -175,6 +189,7 @@ impl Points {
                 };
             }
         }
+        self.forget_ranges();
         self.incarnation = incarnation;
         self.prefix = Stamp::ZERO;
         self.frozen = None;
@@ -217,6 +232,7 @@ impl Points {
                 let volume = Volume {
                     state: VolumeState::Doubt,
                     counts: true,
+                    unknown: None,
                 };
                 self.volumes.insert(name.clone(), volume);
             }
@@ -321,7 +337,8 @@ impl Points {
 
     fn member(&mut self, stamp: Stamp, name: Name, action: MemberAction) {
         let incarnation = self.incarnation;
-        let Volume { state, counts } = self.volumes.get(&name).copied().unwrap_or_default();
+        let known = self.volumes.get(&name).copied().unwrap_or_default();
+        let Volume { state, counts, .. } = known;
         let next = match (action, state) {
             (MemberAction::Join, _) => {
                 if counts {
@@ -333,6 +350,10 @@ impl Points {
                 }
             }
             (MemberAction::Ready, VolumeState::Copying { .. }) => VolumeState::Ready,
+            // It left with something unknown.
+            (MemberAction::Leave, VolumeState::Ready) if known.unknown.is_some() => {
+                inexact_state(counts)
+            }
             (MemberAction::Leave, VolumeState::Ready) => VolumeState::Left { incarnation, stamp },
             (MemberAction::Continue { incarnation, stamp }, VolumeState::Left { .. })
                 if state == (VolumeState::Left { incarnation, stamp }) =>
@@ -347,6 +368,11 @@ impl Points {
             (MemberAction::Leave, VolumeState::Copying { .. }) => inexact_state(counts),
             (MemberAction::Ready | MemberAction::Leave, other) => other,
         };
+        if action == MemberAction::Join
+            && let Some(volume) = self.volumes.get_mut(&name)
+        {
+            volume.unknown = None;
+        }
         self.change(stamp, name, next);
     }
 
@@ -366,7 +392,7 @@ impl Points {
         let names: Vec<Name> = self.volumes.keys().cloned().collect();
         let mut doubted = false;
         for name in names {
-            let Volume { state, counts } = self.volumes.get(&name).copied().unwrap_or_default();
+            let Volume { state, counts, .. } = self.volumes.get(&name).copied().unwrap_or_default();
             if matches!(state, VolumeState::Ready | VolumeState::Copying { .. }) {
                 doubted |= counts;
                 self.change(stamp, name, inexact_state(counts));
@@ -381,6 +407,8 @@ impl Points {
     /// joins again.
     fn go_back(&mut self, after: Stamp, mark: TimeMark) {
         let states = self.states_at(after);
+        // Whoever had some is in doubt from here on.
+        self.forget_ranges();
         for (name, volume) in &mut self.volumes {
             volume.state = states.get(name).copied().unwrap_or_default();
             volume.counts &= counts_as(volume.state);
@@ -456,8 +484,13 @@ impl Points {
     /// Who counts and is not exact, in words.
     fn inexact(&self) -> Option<String> {
         let mut volumes = self.volumes.iter();
-        let found = volumes.find(|(_, volume)| volume.counts && !is_exact(volume.state));
-        found.map(|(name, _)| format!("volume {name} must be copied again"))
+        volumes.find_map(|(name, volume)| match volume.unknown {
+            _ if volume.counts && !is_exact(volume.state) => {
+                Some(format!("volume {name} must be copied again"))
+            }
+            Some(range) if volume.is_held() => Some(unknown::words(name, range)),
+            _ => None,
+        })
     }
 }
 

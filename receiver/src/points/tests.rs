@@ -24,6 +24,11 @@ enum Record {
         block: usize,
         value: u32,
     },
+    /// A write the disk refused: what the block holds now is in no record.
+    Refused {
+        volume: usize,
+        block: usize,
+    },
     Member(usize, MemberAction),
     Gap,
 }
@@ -32,6 +37,10 @@ enum Record {
 #[derive(Clone, Debug)]
 enum Op {
     Write(usize, usize),
+    /// The disk refuses a write, having done some of it or nothing.
+    Refuse(usize, usize, bool),
+    /// What a refused write left behind is read again.
+    Reread(usize),
     /// The volume joins, or its copy goes on, or is ready.
     Copy(usize),
     /// A copy begins, or begins anew.
@@ -58,6 +67,8 @@ fn op() -> impl Strategy<Value = Op> {
     let at = (volume.clone(), block);
     prop_oneof![
         8 => at.clone().prop_map(|(v, b)| Op::Write(v, b)),
+        2 => (at.clone(), any::<bool>()).prop_map(|((v, b), part)| Op::Refuse(v, b, part)),
+        6 => volume.clone().prop_map(Op::Reread),
         12 => volume.clone().prop_map(Op::Copy),
         1 => volume.clone().prop_map(Op::Recopy),
         2 => volume.prop_map(Op::Leave),
@@ -130,10 +141,9 @@ impl World {
     }
 
     fn emit(&mut self, record: Record) {
-        self.records.push(record.clone());
+        self.records.push(record);
         self.history.push(self.truth);
-        let stamp = Stamp(self.records.len() as u64);
-        feed(&mut self.points, stamp, &record);
+        feed(&mut self.points, &self.records);
     }
 
     fn change(&mut self, volume: usize, block: usize) {
@@ -144,6 +154,8 @@ impl World {
     fn step(&mut self, op: &Op) {
         match *op {
             Op::Write(volume, block) => self.write(volume, block),
+            Op::Refuse(volume, block, part) => self.refuse(volume, block, part),
+            Op::Reread(volume) => self.reread(volume),
             Op::Copy(volume) => self.copy(volume),
             Op::Recopy(volume) => {
                 self.sides[volume] = Side::Copying(0);
@@ -187,12 +199,38 @@ impl World {
         }
     }
 
+    fn refuse(&mut self, volume: usize, block: usize, part: bool) {
+        if matches!(self.sides[volume], Side::Resting(..)) {
+            return;
+        }
+        if part {
+            self.change(volume, block);
+        }
+        self.emit(Record::Refused { volume, block });
+    }
+
+    fn reread(&mut self, volume: usize) {
+        let unknown = unknown_after(&self.records)[volume];
+        let Some(block) = unknown.iter().position(|unknown| *unknown) else {
+            return;
+        };
+        if matches!(self.sides[volume], Side::In | Side::Copying(_)) {
+            let value = self.truth[volume][block];
+            self.emit(Record::Block {
+                volume,
+                block,
+                value,
+            });
+        }
+    }
+
     fn leave(&mut self, volume: usize) {
         let side = self.sides[volume];
         if matches!(side, Side::In | Side::Copying(_)) {
             self.emit(Record::Member(volume, MemberAction::Leave));
             let stamp = Stamp(self.records.len() as u64);
-            let rests = side == Side::In;
+            // Left before it was read again: not clean, whatever the record says.
+            let rests = side == Side::In && !unknown_after(&self.records)[volume].contains(&true);
             self.rested[volume] = self.last_rest[volume];
             self.last_rest[volume] = Some((self.now, stamp, self.truth[volume]));
             self.sides[volume] = if rests {
@@ -309,10 +347,8 @@ impl World {
         let (horizon, point, states) = self.catalog.clone();
         let before = (self.points.limit(), self.points.point());
         self.points = Points::restore(self.now, horizon, point, states);
-        for (stamp, record) in (1u64..).zip(&self.records) {
-            if Stamp(stamp) > horizon {
-                feed(&mut self.points, Stamp(stamp), record);
-            }
+        for upto in horizon.0 as usize + 1..=self.records.len() {
+            feed(&mut self.points, &self.records[..upto]);
         }
         let after = (self.points.limit(), self.points.point());
         let stamps = |(limit, point): (Stamp, Option<PointRecord>)| {
@@ -373,10 +409,47 @@ impl World {
     }
 }
 
-fn feed(points: &mut Points, stamp: Stamp, record: &Record) {
+/// Blocks whose last record, since the volume joined last, is a refused write.
+fn unknown_after(records: &[Record]) -> [[bool; BLOCKS]; VOLUMES] {
+    let mut unknown = [[false; BLOCKS]; VOLUMES];
+    for record in records {
+        match *record {
+            Record::Block { volume, block, .. } => unknown[volume][block] = false,
+            Record::Refused { volume, block } => unknown[volume][block] = true,
+            Record::Member(volume, MemberAction::Join) => unknown[volume] = [false; BLOCKS],
+            Record::Member(..) | Record::Gap => {}
+        }
+    }
+    unknown
+}
+
+/// Says what intake would say of a volume's block.
+fn feed_block(points: &mut Points, records: &[Record], volume: usize) {
+    let stamp = Stamp(records.len() as u64);
+    let before = unknown_after(&records[..records.len() - 1])[volume];
+    let after = unknown_after(records)[volume];
+    let block = after.iter().position(|unknown| *unknown);
+    let volume = name(volume);
+    match (before.contains(&true), block) {
+        (false, Some(block)) => points.handle(Progress::Unknown {
+            stamp,
+            volume,
+            range: ByteRange::new(block as u64, 1),
+        }),
+        (true, None) => points.handle(Progress::Known { stamp, volume }),
+        _ => {}
+    }
+}
+
+/// The last of `records` became usable.
+fn feed(points: &mut Points, records: &[Record]) {
+    let stamp = Stamp(records.len() as u64);
+    let Some(record) = records.last() else { return };
     let mark = TimeMark(stamp.0);
     match record {
-        Record::Block { .. } => {}
+        Record::Block { volume, .. } | Record::Refused { volume, .. } => {
+            feed_block(points, records, *volume);
+        }
         Record::Member(volume, action) => {
             let (volume, action) = (name(*volume), *action);
             points.handle(Progress::Member {
@@ -421,19 +494,19 @@ proptest! {
 }
 
 /// A group of two volumes, driven by hand.
-struct Story(Points, u64);
+struct Story(Points, Vec<Record>);
 
 impl Story {
     fn begin() -> Self {
         let mut points =
             Points::restore(Incarnation::default(), Stamp::ZERO, None, BTreeMap::new());
         points.open(incarnation(1));
-        Self(points, 0)
+        Self(points, Vec::new())
     }
 
     fn say(&mut self, record: &Record) -> &mut Self {
-        self.1 += 1;
-        feed(&mut self.0, Stamp(self.1), record);
+        self.1.push(record.clone());
+        feed(&mut self.0, &self.1);
         self
     }
 
@@ -528,7 +601,7 @@ fn a_clean_stop_and_start_needs_no_copy_but_another_place_does() {
         .member(1, MemberAction::Leave);
     assert_eq!(story.point(), Some(6));
     story.0.open(incarnation(2));
-    story.1 = 0;
+    story.1.clear();
     assert_eq!(story.0.frozen(), None);
     let left = |stamp| MemberAction::Continue {
         incarnation: incarnation(1),
@@ -551,7 +624,7 @@ fn a_new_incarnation_without_a_clean_stop_keeps_the_old_point() {
         .member(0, MemberAction::Ready)
         .write(0);
     story.0.open(incarnation(2));
-    story.1 = 0;
+    story.1.clear();
     story.member(0, MemberAction::Join).write(0);
     let point = story.0.point().unwrap();
     assert_eq!((point.incarnation, point.stamp), (incarnation(1), Stamp(3)));
@@ -697,7 +770,7 @@ fn a_loss_inside_the_first_stretch_of_an_incarnation_takes_the_point_back_to_the
         .write(0);
     let old = story.0.point();
     story.0.open(incarnation(2));
-    story.1 = 0;
+    story.1.clear();
     story
         .member(0, MemberAction::Join)
         .write(0)
@@ -746,4 +819,71 @@ fn a_removed_volume_no_longer_holds_the_point() {
     assert_eq!(story.point(), Some(4));
     story.0.remove(&name(1));
     assert_eq!((story.0.limit(), story.point()), (Stamp(7), Some(7)));
+}
+
+impl Story {
+    fn refused(&mut self, volume: usize) -> &mut Self {
+        self.say(&Record::Refused { volume, block: 0 })
+    }
+}
+
+#[test]
+fn a_failed_write_holds_the_point_before_it_until_its_range_is_known_again() {
+    let mut story = Story::begin();
+    for volume in [0, 1] {
+        story.member(volume, MemberAction::Join).write(volume);
+        story.member(volume, MemberAction::Ready);
+    }
+    assert_eq!(story.point(), Some(6));
+    story.refused(0).write(1);
+    assert_eq!((story.point(), story.0.limit()), (Some(6), Stamp(6)));
+    let why = story.0.frozen().unwrap();
+    assert!(
+        why.contains("volume a") && why.contains("bytes at 0"),
+        "{why}"
+    );
+    story.write(0);
+    assert_eq!((story.point(), story.0.frozen()), (Some(9), None));
+    assert_eq!(
+        story.0.horizon_for(Stamp(7)),
+        Stamp(9),
+        "the base does not rest in between"
+    );
+}
+
+#[test]
+fn a_failed_write_before_the_first_point_holds_that_back_too() {
+    let mut story = Story::begin();
+    story.member(0, MemberAction::Join).write(0).refused(0);
+    story.member(0, MemberAction::Ready);
+    assert_eq!((story.point(), story.0.limit()), (None, Stamp(2)));
+    story.write(0);
+    assert_eq!(story.point(), Some(5));
+}
+
+#[test]
+fn a_volume_that_leaves_with_something_unknown_has_to_be_copied() {
+    let mut story = Story::begin();
+    story.member(0, MemberAction::Join).write(0);
+    story.member(0, MemberAction::Ready).refused(0);
+    story.member(0, MemberAction::Leave);
+    assert_eq!(story.0.state(&name(0)), VolumeState::Doubt);
+    assert_eq!(story.point(), Some(3));
+    story.member(0, MemberAction::Join).write(0);
+    story.member(0, MemberAction::Ready);
+    assert_eq!(story.point(), Some(8));
+}
+
+#[test]
+fn more_than_can_be_remembered_is_copied() {
+    let mut story = Story::begin();
+    story.member(0, MemberAction::Join).write(0);
+    story.member(0, MemberAction::Ready).refused(0);
+    let (stamp, volume) = (Stamp(5), name(0));
+    story.0.handle(Progress::Scattered { stamp, volume });
+    let mark = TimeMark(5);
+    story.0.handle(Progress::Upto { stamp, mark });
+    let wanted = story.0.poll_wanted().unwrap();
+    assert_eq!(wanted.volume, Some(name(0)));
+    assert_eq!(story.point(), Some(3));
 }

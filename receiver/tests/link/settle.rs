@@ -25,7 +25,8 @@ fn a_void_record_never_reaches_the_target() {
 
         // Named void before the record itself has come.
         let before = source.last();
-        let refused = source.refused_write(6);
+        source.refused_write(6);
+        let refused = before.next();
         source.write(7);
         let last = source.last();
         talk.settle(source.mark(before, last)).await;
@@ -91,5 +92,58 @@ fn settle_marks_ahead_of_their_records_wait_for_them() {
         talk.batch(source.records(before, first)).await;
         talk.until(|ack| ack.applied == second).await;
         assert_image(&site, &source, second, "both are here");
+    });
+}
+
+#[test]
+fn a_write_refused_in_part_holds_the_point_and_is_named_until_it_is_read_again() {
+    run(async {
+        let site = Site::serving();
+        let identity = site.enrol("db1").await;
+        let mut source = Source::new(3);
+        source.copy();
+        source.write(3);
+        let mut talk = open(&site, &identity, &source).await;
+        talk.catch_up(&source).await;
+        let point = source.last();
+        source.torn_write(5, 1024);
+        source.write(6);
+        let last = source.last();
+        talk.batch(source.records(point, last)).await;
+        talk.settle(source.mark(point, last)).await;
+        talk.until(|ack| ack.settled == last).await;
+        let group = site.group();
+        assert_eq!(group["mode"], "frozen", "{group}");
+        assert_eq!(group["recoverable_stamp"], point.0, "{group}");
+        let volume = &group["volumes"][0];
+        assert_eq!(volume["state"], "unknown", "{group}");
+        assert_eq!(volume["unknown_bytes"], 4096, "{group}");
+        assert_eq!(volume["unknown"][0]["offset_bytes"], 5 * 4096, "{group}");
+        assert_eq!(volume["unknown"][0]["length_bytes"], 4096, "{group}");
+        assert!(
+            group["reason"]
+                .as_str()
+                .is_some_and(|why| why.contains("4096 bytes at 20480")),
+            "{group}"
+        );
+        assert_image(
+            &site,
+            &source,
+            point,
+            "the base does not pass the failed write",
+        );
+
+        source.copy_blocks(5..6);
+        let healed = source.last();
+        talk.batch(source.records(last, healed)).await;
+        talk.settle(source.mark(last, healed)).await;
+        talk.until(|ack| ack.applied == healed).await;
+        let image = site.image("data.img");
+        assert!(image == source.truth, "the disk's own mix");
+        let group = site.group();
+        assert_eq!(
+            (&group["mode"], &group["volumes"][0]["unknown_bytes"]),
+            (&"async".into(), &0.into())
+        );
     });
 }

@@ -144,10 +144,20 @@ impl Source {
         self.capture(RecordKind::Write, 0, bytes.len(), bytes, false)
     }
 
-    /// A write that the disk refuses: nothing of it is there.
+    /// A write that the disk refuses, nothing of it being there, and its range read again.
     pub(crate) fn refused_write(&mut self, at: usize) -> Stamp {
+        self.torn_write(at, 0);
+        self.copy_blocks(at..at + 1);
+        self.last()
+    }
+
+    /// A write that the disk refuses after `done` bytes of it.
+    pub(crate) fn torn_write(&mut self, at: usize, done: usize) -> Stamp {
         let bytes = block(&mut self.filler);
-        self.capture(RecordKind::Write, at, BLOCK_BYTES, bytes, true)
+        let offset = at * BLOCK_BYTES;
+        let stamp = self.capture(RecordKind::Write, at, BLOCK_BYTES, bytes.clone(), true);
+        self.truth[offset..offset + done].copy_from_slice(&bytes[..done]);
+        stamp
     }
 
     pub(crate) fn zero(&mut self, at: usize) -> Stamp {

@@ -3,7 +3,7 @@
 use super::Group;
 use super::event::Now;
 use crate::catalog::VolumeState;
-use crate::control::{GroupStatus, VolumeStatus};
+use crate::control::{GroupStatus, UNKNOWN_RANGES_SHOWN, UnknownRange, VolumeStatus};
 use wire::{Name, Stamp, TimeMark};
 
 impl Group {
@@ -95,6 +95,7 @@ impl Group {
             _ if registered.refused.is_some() => "refused",
             VolumeState::Absent => "absent",
             VolumeState::Copying { .. } => "copying",
+            VolumeState::Ready if self.points.is_unknown(name) => "unknown",
             VolumeState::Ready => "ready",
             VolumeState::Left { .. } => "left",
             VolumeState::Doubt => "doubt",
@@ -102,6 +103,15 @@ impl Group {
         let copied = self
             .current()
             .map_or(0, |stream| stream.intake.copied_bytes(name));
+        let unknown: Vec<UnknownRange> = self
+            .current()
+            .into_iter()
+            .flat_map(|stream| stream.intake.unknown(name))
+            .map(|range| UnknownRange {
+                offset_bytes: range.offset_bytes,
+                length_bytes: range.len_bytes,
+            })
+            .collect();
         VolumeStatus {
             volume: name.to_string(),
             size_bytes: registered.size_bytes,
@@ -109,6 +119,8 @@ impl Group {
             state: state.into(),
             reason: registered.refused,
             copied_bytes: copied.min(registered.size_bytes),
+            unknown_bytes: unknown.iter().map(|range| range.length_bytes).sum(),
+            unknown: unknown.into_iter().take(UNKNOWN_RANGES_SHOWN).collect(),
             ..VolumeStatus::default()
         }
     }

@@ -76,6 +76,10 @@ impl Group {
                 }
                 Progress::Upto { stamp, .. } if stamp <= known => {}
                 Progress::Member { stamp, .. } | Progress::Gap { stamp, .. } if stamp <= known => {}
+                Progress::Unknown { stamp, .. }
+                | Progress::Known { stamp, .. }
+                | Progress::Scattered { stamp, .. }
+                    if stamp <= known => {}
                 Progress::Member { volume, .. } if !self.volumes.contains_key(&volume) => {}
                 step => self.points.handle(step),
             }

@@ -80,6 +80,7 @@ impl World {
             }
             15..33 => {
                 let volume = self.dice.volume();
+                self.source.reread(volume);
                 self.source.copy(volume);
             }
             33 => {
@@ -348,6 +349,7 @@ impl World {
                     let _ = (incarnation, stamp);
                     self.crash_source();
                 }
+                self.source.reread(volume);
                 self.source.copy(volume);
             }
             self.source.settle(16);

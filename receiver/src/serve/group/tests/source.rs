@@ -53,6 +53,8 @@ pub(super) struct Source {
     settled: usize,
     acked: usize,
     given_up: bool,
+    /// Blocks whose write was refused, to be read again.
+    rereads: [[bool; BLOCKS]; VOLUMES],
     value: u32,
     clock: u64,
     link: Option<Link>,
@@ -76,6 +78,7 @@ impl Source {
             settled: 0,
             acked: 0,
             given_up: false,
+            rereads: [[false; BLOCKS]; VOLUMES],
             value: 2,
             clock: 0,
             link: None,
@@ -143,7 +146,8 @@ impl Source {
         self.capture(RecordKind::Member, (volume, 0), bytes, false)
     }
 
-    /// The application writes; with `refused` the disk answers with an error.
+    /// The application writes; with `refused` the disk answers with an error, having done some
+    /// of it or nothing.
     pub(super) fn write(&mut self, volume: usize, block: usize, refused: bool) {
         if matches!(self.sides[volume], Side::Resting(..)) {
             return;
@@ -153,6 +157,8 @@ impl Source {
         let value = if zero { 0 } else { self.value };
         if !refused {
             self.truth[volume][block] = value;
+        } else if self.value.is_multiple_of(2) {
+            self.truth[volume][block] = value | 1 << 30;
         }
         let kind = if zero {
             RecordKind::Zero
@@ -160,14 +166,28 @@ impl Source {
             RecordKind::Write
         };
         let bytes = if zero { Bytes::new() } else { payload(value) };
-        if !self.capture(kind, (volume, block), bytes, refused) && !refused {
+        if !self.capture(kind, (volume, block), bytes, refused) {
             // The ring is full: the stream is given up, the application goes on.
             self.give_up();
+        } else {
+            self.rereads[volume][block] = refused;
+        }
+    }
+
+    /// A block whose write was refused is read again.
+    pub(super) fn reread(&mut self, volume: usize) {
+        let Some(block) = self.rereads[volume].iter().position(|due| *due) else {
+            return;
+        };
+        let bytes = payload(self.truth[volume][block]);
+        if self.capture(RecordKind::Copy, (volume, block), bytes, false) {
+            self.rereads[volume][block] = false;
         }
     }
 
     fn give_up(&mut self) {
         self.given_up = true;
+        self.rereads = [[false; BLOCKS]; VOLUMES];
         for side in &mut self.sides {
             if !matches!(side, Side::Resting(..)) {
                 *side = Side::Out;
@@ -221,7 +241,8 @@ impl Source {
             .all(|side| matches!(side, Side::In | Side::Resting(..)));
         let room = self.records.len() - self.acked + VOLUMES <= RING_SLOTS;
         let drained = self.acked == self.records.len();
-        if !ready || self.given_up || !room || !drained {
+        let read = !self.rereads.iter().flatten().any(|due| *due);
+        if !ready || self.given_up || !room || !drained || !read {
             return;
         }
         for volume in 0..VOLUMES {
@@ -254,6 +275,7 @@ impl Source {
         };
         self.history.insert(counter, vec![self.truth]);
         self.records.clear();
+        self.rereads = [[false; BLOCKS]; VOLUMES];
         (self.settled, self.acked, self.given_up) = (0, 0, false);
         self.hang_up();
         for volume in 0..VOLUMES {
@@ -382,7 +404,8 @@ impl Source {
 
     /// Whether all that was captured is acknowledged and all volumes are in.
     pub(super) fn is_quiet(&self) -> bool {
-        self.acked == self.records.len() && self.sides.iter().all(|side| *side == Side::In)
+        let read = !self.rereads.iter().flatten().any(|due| *due);
+        read && self.acked == self.records.len() && self.sides.iter().all(|side| *side == Side::In)
     }
 
     pub(super) fn captured(&self) -> Stamp {
