@@ -139,11 +139,14 @@ fn settings(options: &Options) -> Result<Settings, Failure> {
 
 fn open_state(options: &Options) -> Result<StateFile, Failure> {
     let path = options.dirs.state_file(&options.group);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let fresh = State::new(options.group.clone(), now.as_secs());
+    let fresh = State::new(options.group.clone(), clock_seconds());
     StateFile::open_or_create(&path, fresh).map_err(|error| of_state(&error))
+}
+
+/// Seconds since the epoch.
+fn clock_seconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
 }
 
 /// Begins a new incarnation, durable before its ring uses it.
@@ -153,7 +156,7 @@ fn begin_life(
     state: &mut StateFile,
 ) -> Result<Arc<Ring>, Failure> {
     let id = random().map_err(|error| Failure::of_io("read /dev/urandom", &error))?;
-    let counter = state.state().incarnation.counter + 1;
+    let counter = state.state().next_counter(clock_seconds());
     let incarnation = Incarnation { counter, id };
     state
         .update(|state| state.incarnation = incarnation)

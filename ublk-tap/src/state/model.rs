@@ -73,8 +73,7 @@ pub enum Unclean {
 impl State {
     /// The state of a group that never ran here.
     ///
-    /// The incarnation counter starts at `seconds` since the epoch and grows by one per start, so
-    /// that a tap whose state file was lost still comes after every life it ever had.
+    /// Its incarnation counter is `seconds` since the epoch; see [`Self::next_counter`].
     pub fn new(group: Name, seconds: u64) -> Self {
         let incarnation = Incarnation {
             counter: seconds,
@@ -87,6 +86,13 @@ impl State {
             incarnation,
             volumes,
         }
+    }
+
+    /// Counter of the next incarnation: `seconds` since the epoch, or one more than the last where
+    /// the clock is behind. So a tap whose state file was lost, or put back from an old copy, still
+    /// comes after every life it ever had.
+    pub fn next_counter(&self, seconds: u64) -> u64 {
+        seconds.max(self.incarnation.counter + 1)
     }
 
     /// The volume of this name.

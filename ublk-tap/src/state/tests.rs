@@ -164,6 +164,23 @@ fn what_was_committed_is_found_by_the_next_tap() {
 }
 
 #[test]
+fn a_file_put_back_from_an_old_copy_does_not_bring_an_old_life_back() {
+    let mut old = sample();
+    old.incarnation.counter = 1_700_000_000;
+    assert_eq!(old.next_counter(1_800_000_000), 1_800_000_000);
+    assert_eq!(
+        old.next_counter(1_600_000_000),
+        1_700_000_001,
+        "a clock that is behind"
+    );
+    assert_eq!(
+        old.next_counter(1_700_000_000),
+        1_700_000_001,
+        "twice in a second"
+    );
+}
+
+#[test]
 fn a_torn_write_leaves_the_state_before_it() {
     for torn in [0, 1] {
         let place = Place::new();

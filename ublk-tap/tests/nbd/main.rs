@@ -8,3 +8,4 @@ mod clients;
 mod host;
 mod life;
 mod sink;
+mod state;
