@@ -97,6 +97,11 @@ pub struct VolumeStatus {
     pub uncaptured_bytes: u64,
     /// Requests the disk refused.
     pub disk_errors: u64,
+    /// Bytes of the volume changed with a record, since the tap has its device.
+    pub captured_bytes: u64,
+    /// Bytes moved in memory for what was written, each time they were: by us, or by the kernel on
+    /// our call.
+    pub memory_copied_bytes: u64,
 }
 
 /// A time mark as ISO 8601 in UTC, to the millisecond.

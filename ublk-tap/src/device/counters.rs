@@ -14,6 +14,7 @@ pub(super) struct Counters {
     captured_requests: AtomicU64,
     captured_bytes: AtomicU64,
     uncaptured_bytes: AtomicU64,
+    memory_copied_bytes: AtomicU64,
     failed: AtomicU64,
 }
 
@@ -32,6 +33,8 @@ pub struct Stats {
     pub captured_bytes: u64,
     /// Bytes of the volume changed while the stream was given up.
     pub uncaptured_bytes: u64,
+    /// Bytes moved in memory for what was written, each time they were.
+    pub memory_copied_bytes: u64,
     /// Requests that ended in an error.
     pub failed: u64,
 }
@@ -63,6 +66,11 @@ impl Counters {
         add(&self.uncaptured_bytes, bytes);
     }
 
+    /// Bytes of a write were moved in memory.
+    pub(super) fn memory_copied(&self, bytes: u64) {
+        add(&self.memory_copied_bytes, bytes);
+    }
+
     /// One failed; how many have so far.
     pub(super) fn failed(&self) -> u64 {
         add(&self.failed, 1);
@@ -83,6 +91,7 @@ impl Stats {
                 captured_requests: sum.captured_requests + load(&queue.captured_requests),
                 captured_bytes: sum.captured_bytes + load(&queue.captured_bytes),
                 uncaptured_bytes: sum.uncaptured_bytes + load(&queue.uncaptured_bytes),
+                memory_copied_bytes: sum.memory_copied_bytes + load(&queue.memory_copied_bytes),
                 failed: sum.failed + load(&queue.failed),
             }
         })
@@ -99,6 +108,7 @@ impl Stats {
             captured_requests: self.captured_requests + other.captured_requests,
             captured_bytes: self.captured_bytes + other.captured_bytes,
             uncaptured_bytes: self.uncaptured_bytes + other.uncaptured_bytes,
+            memory_copied_bytes: self.memory_copied_bytes + other.memory_copied_bytes,
             failed: self.failed + other.failed,
         }
     }

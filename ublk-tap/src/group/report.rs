@@ -105,6 +105,8 @@ impl Driver {
             parked: tapped.stats.parked,
             uncaptured_bytes: tapped.stats.uncaptured_bytes,
             disk_errors: tapped.stats.failed,
+            captured_bytes: tapped.stats.captured_bytes,
+            memory_copied_bytes: tapped.stats.memory_copied_bytes,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod bench;
 mod clients;
+mod footprint;
 mod host;
 mod life;
 mod sink;

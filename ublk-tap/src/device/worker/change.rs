@@ -99,12 +99,13 @@ impl<P: Port> Worker<P> {
 
     fn record(&mut self, tag: u16, mut claim: Claim) {
         let request = self.request(tag);
-        if request.has_data()
-            && let Err(errno) = self.port.copy_in(tag, claim.payload_mut())
-        {
-            drop(claim); // its place becomes void
-            self.published = true;
-            return self.finish(tag, Err(errno));
+        if request.has_data() {
+            if let Err(errno) = self.port.copy_in(tag, claim.payload_mut()) {
+                drop(claim); // its place becomes void
+                self.published = true;
+                return self.finish(tag, Err(errno));
+            }
+            self.count_copies(request.length_bytes);
         }
         let (volume, offset, length) = (
             self.volume.index,
@@ -120,6 +121,11 @@ impl<P: Port> Worker<P> {
         self.job(tag).record = Some(claim.fill(fields));
         self.published = true;
         self.issue(tag);
+    }
+
+    pub(super) fn count_copies(&self, length_bytes: u32) {
+        self.counters
+            .memory_copied(P::COPIES_IN * u64::from(length_bytes));
     }
 
     fn go_uncaptured(&mut self, tag: u16) {

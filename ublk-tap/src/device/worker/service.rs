@@ -22,12 +22,14 @@ impl<P: Port> Worker<P> {
     }
 
     fn with_memory(&mut self, tag: u16) {
-        if self.request(tag).op == Op::Write {
+        let request = self.request(tag);
+        if request.op == Op::Write {
             let job = &mut self.jobs[usize::from(tag)];
             let lease = job.lease.as_ref().expect("memory was lent");
             if let Err(errno) = self.port.copy_in(tag, self.buffers.bytes(lease)) {
                 return self.finish(tag, Err(errno));
             }
+            self.count_copies(request.length_bytes);
         }
         self.issue(tag);
     }
