@@ -102,3 +102,15 @@ pub(crate) fn scribble(ring: &Ring, word: u64, value: u64) {
 pub(crate) fn descriptor_word(slot: u64) -> u64 {
     1024 + slot * 8
 }
+
+/// The words of the descriptor in a slot.
+pub(crate) fn descriptor(ring: &Ring, slot: u64) -> [u64; 8] {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(ring.path()).unwrap();
+    std::array::from_fn(|word| {
+        let mut bytes = [0; 8];
+        let at = (descriptor_word(slot) + word as u64) * 8;
+        file.read_exact_at(&mut bytes, at).unwrap();
+        u64::from_ne_bytes(bytes)
+    })
+}

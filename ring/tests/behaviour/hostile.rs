@@ -1,8 +1,10 @@
 //! A shipper that lies, and a ring that holds what no tap wrote: nothing local may suffer.
 
-use crate::common::{claim, consumer, descriptor_word, fill, pattern, ring, scribble, write};
+use crate::common::{
+    claim, consumer, descriptor, descriptor_word, fill, pattern, ring, scribble, write,
+};
 use memmap2::MmapOptions;
-use ring::{AckViolation, ClaimError, Consumer, ConsumerFds, OpenError, RingFault};
+use ring::{AckViolation, ClaimError, Consumer, ConsumerFds, OpenError, Ring, RingFault};
 use rustix::fs;
 use rustix::io::Errno;
 use std::io::ErrorKind;
@@ -215,6 +217,56 @@ fn descriptors_no_tap_wrote_are_refused_by_name() {
         Ok(1),
         "another lap's record is not this one"
     );
+}
+
+/// The words of the second record's descriptor, one bit of them changed.
+fn flipped(ring: &Ring, words: &[u64; 8], at: u64) {
+    for (word, value) in (0u64..).zip(words) {
+        let bit = if at / 64 == word { 1 << (at % 64) } else { 0 };
+        scribble(ring, descriptor_word(2) + word, value ^ bit);
+    }
+}
+
+#[test]
+fn whatever_bit_of_a_descriptor_changes_nothing_impossible_is_handed_out() {
+    let ring = ring(8, 1 << 14);
+    let consumer = consumer(&ring);
+    write(&ring, 1024);
+    write(&ring, 1024);
+    let words = descriptor(&ring, 2);
+    let mut refused = Vec::new();
+    for at in 0..8 * 64 {
+        flipped(&ring, &words, at);
+        let (mut entries, mut payload) = (Vec::new(), Vec::new());
+        match consumer.peek_filled(Stamp(0), 10, &mut entries) {
+            Err(RingFault::Corrupt { stamp, .. }) => {
+                assert_eq!(stamp, Stamp(2), "bit {at}");
+                refused.push(at);
+            }
+            Err(other) => panic!("bit {at}: {other}"),
+            // The state word says that it is not there; time, volume and place on it may be any, and
+            // the memory any in the ring: whoever reads on knows the volumes, and who wrote the
+            // ring can write its payload.
+            Ok(count) => {
+                assert!(at / 64 != 7, "bit {at} is not looked at");
+                assert_eq!(count, entries.len());
+                for entry in &entries {
+                    consumer.read_payload(entry, &mut payload).unwrap();
+                    let fields = &entry.fields;
+                    let kind = fields.kind;
+                    assert!(kind.allows(
+                        fields.offset_bytes,
+                        fields.length_bytes,
+                        fields.payload_bytes
+                    ));
+                }
+                assert_eq!(payload.len(), count * 1024);
+            }
+        }
+        let (mut voids, scanned) = (Vec::new(), Stamp(0));
+        assert!(consumer.settle_scan(scanned, 10, &mut voids).unwrap() <= Stamp(2));
+    }
+    assert!(refused.len() > 250, "{} bits are refused", refused.len());
 }
 
 #[test]
