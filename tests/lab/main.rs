@@ -20,4 +20,5 @@ mod privilege;
 mod queues;
 mod recopy;
 mod recover;
+mod resized;
 mod volatile_cache;

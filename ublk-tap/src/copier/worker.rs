@@ -178,7 +178,7 @@ impl<T: Fn(CopierSaid)> Worker<T> {
             }
             Captured::Unreadable(error) => {
                 let words = format!(
-                    "a write failed and what the disk holds now is unknown: {}",
+                    "what the disk holds is unknown: {}",
                     unreadable(piece, &error)
                 );
                 self.give_up_rereads();

@@ -22,7 +22,7 @@ pub use traits::Traits;
 
 use rustix::fs::Dev;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -67,6 +67,15 @@ impl Disk {
     /// Size in bytes, a multiple of the sector size.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    /// Size in bytes right now: another than [`Self::size_bytes`] if somebody has resized it since.
+    pub fn size_bytes_now(&self) -> io::Result<u64> {
+        match self.dev {
+            // Whoever reads or writes says where; nobody uses the position.
+            Some(_) => (&self.file).seek(SeekFrom::End(0)),
+            None => Ok(self.file.metadata()?.len()),
+        }
     }
 
     /// Logical sector size in bytes: the unit of every read and write.

@@ -372,6 +372,9 @@ impl Driver {
     fn look_at_devices(&mut self, now: Instant) {
         let mut lost = Vec::new();
         for (index, tapped) in &mut self.tapped {
+            if tapped.watch_size(now) {
+                self.ring.doubt(*index);
+            }
             if tapped.look(now) {
                 lost.push(*index);
             }

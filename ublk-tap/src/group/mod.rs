@@ -25,6 +25,7 @@ mod recovery;
 mod removal;
 mod report;
 mod roster;
+mod size_watch;
 mod stopping;
 mod tapped;
 #[cfg(test)]

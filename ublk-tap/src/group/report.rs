@@ -67,6 +67,9 @@ impl Driver {
         let copied_bytes = copier.map_or(0, |copier| copier.copied_bytes());
         let total_bytes = tapped.disk.size_bytes();
         let (state, reason) = self.state_of(now, index, tapped);
+        let resized = tapped.size.words(total_bytes);
+        let reason = [resized.unwrap_or_default(), reason];
+        let reason: Vec<String> = reason.into_iter().filter(|text| !text.is_empty()).collect();
         let is_copying = matches!(self.core.place(index), Some(Place::Copying { .. }));
         let link = match tapped.kind {
             FrontKind::Ublk => device::link::path(&self.dirs.dev, &self.group, &tapped.name),
@@ -84,7 +87,7 @@ impl Driver {
             identity: tapped.disk.identity().into(),
             size_bytes: total_bytes,
             state: state.into(),
-            reason,
+            reason: reason.join("; "),
             copies: self.core.copies(index),
             copied_bytes,
             total_bytes,

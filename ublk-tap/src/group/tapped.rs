@@ -5,11 +5,12 @@ use super::driver::Adding;
 use super::front::{Front, FrontKind};
 use super::rate::Rate;
 use super::recovery::Reopened;
+use super::size_watch::SizeWatch;
 use crate::control::ReplyTo;
 use crate::copier::{Copier, REREADS_MAX, Rereads};
 use crate::device::{FaultList, Shape, Stats};
 use crate::disk::Disk;
-use crate::ranges::RangeTable;
+use crate::ranges::{Range, RangeTable};
 use crate::state::Registered;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub(super) struct Tapped {
     pub(super) asker: Option<ReplyTo>,
     pub(super) stats: Stats,
     pub(super) rate: Rate,
+    /// Whether the disk below was resized.
+    pub(super) size: SizeWatch,
     /// Bytes written uncaptured before the stream was given up last.
     uncaptured_before: u64,
     /// Writes that failed, as far as they were noted.
@@ -63,6 +66,7 @@ impl Tapped {
             asker: Some(adding.reply),
             stats: Stats::default(),
             rate: Rate::default(),
+            size: SizeWatch::default(),
             uncaptured_before: 0,
             faults: 0,
             is_in_doubt: false,
@@ -87,11 +91,29 @@ impl Tapped {
             asker: None,
             stats: Stats::default(),
             rate: Rate::default(),
+            size: SizeWatch::default(),
             uncaptured_before: 0,
             faults: 0,
             is_in_doubt: false,
             is_gone: false,
         }
+    }
+
+    /// Notices that the disk was resized; whether something was cut off, which is in doubt from here
+    /// on, also when it comes back.
+    pub(super) fn watch_size(&mut self, now: Instant) -> bool {
+        let disk = &self.disk;
+        let cut = self
+            .size
+            .look(now, disk.size_bytes(), || disk.size_bytes_now());
+        let Some((start, end)) = cut else {
+            return false;
+        };
+        let sector = u64::from(self.disk.sector_bytes());
+        if let Some(copier) = &self.copier {
+            copier.reread(Range::new(start / sector * sector, end));
+        }
+        true
     }
 
     /// Whether its device is still to be made, or to be gone on with.

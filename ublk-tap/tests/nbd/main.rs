@@ -8,5 +8,6 @@ mod clients;
 mod footprint;
 mod host;
 mod life;
+mod resize;
 mod sink;
 mod state;

@@ -1,6 +1,6 @@
 //! The shipper's place at the tap's socket: every record is folded into a replica, and acknowledged.
 
-use ring::handoff::{Channel, ChannelError, ToShipper};
+use ring::handoff::{Channel, ChannelError, LinkReport, LinkState, ToShipper, ToTap};
 use ring::{Consumer, Entry};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -109,6 +109,15 @@ fn attend(
     }
 }
 
+/// A stream that was given up begins anew only with a link.
+fn link_up() -> ToTap {
+    ToTap::Link(LinkReport {
+        state: LinkState::Up,
+        reason: String::new(),
+        peer: "the test".into(),
+    })
+}
+
 impl Session {
     fn begin(socket: &Path) -> Option<Self> {
         let channel = Channel::connect(socket).ok()?;
@@ -118,6 +127,7 @@ impl Session {
                 Ok((ToShipper::Welcome(_), Some(fds))) => {
                     let consumer = Consumer::open(fds).ok()?;
                     let at = consumer.freed();
+                    channel.send_to_tap(&link_up()).ok()?;
                     return Some(Self {
                         channel,
                         consumer,
