@@ -1,9 +1,10 @@
 //! A digest that changes when somebody mounts the raw disk behind our back.
 //!
-//! Covers the size and the first and the last MiB: partition tables, superblocks with their mount
-//! counts and generations, and the metadata of arrays and volume managers. It is a guard against
-//! accidents, not against somebody who wants to deceive us.
+//! Covers the size, the first 4 MiB, the last MiB, and the first 2 MiB of every partition: partition
+//! tables, superblocks with their mount counts and generations, and the metadata of arrays and
+//! volume managers. It is a guard against accidents, not against somebody who wants to deceive us.
 
+use super::partitions::{self, ReadSectors};
 use super::read_exactly;
 use memmap2::MmapMut;
 use std::fmt;
@@ -16,21 +17,55 @@ use xxhash_rust::xxh3::Xxh3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(u128);
 
-/// Bytes read at either end.
-const END_BYTES: u64 = 1 << 20;
+/// Bytes read at the start: a first partition or logical volume often begins at 1 MiB.
+const HEAD_BYTES: u64 = 4 << 20;
+/// Bytes read at the end.
+const TAIL_BYTES: u64 = 1 << 20;
+/// Bytes read of each partition: also the first logical volume in it.
+const PARTITION_BYTES: u64 = 2 << 20;
 
 impl Fingerprint {
-    /// Reads both ends of `file`.
-    pub(super) fn of(file: &File, size_bytes: u64) -> io::Result<Self> {
-        let length = END_BYTES.min(size_bytes);
-        let mut buffer = MmapMut::map_anon(length as usize)?; // page aligned, as direct I/O needs
+    /// Reads both ends of `file`, and the starts of its partitions.
+    pub(super) fn of(file: &File, size_bytes: u64, sector_bytes: u32) -> io::Result<Self> {
+        let mut disk = Aligned::new(file)?;
         let mut hasher = Xxh3::new();
         hasher.update(&size_bytes.to_le_bytes());
-        for offset_bytes in [0, size_bytes - length] {
-            read_exactly(file, &mut buffer, offset_bytes)?;
-            hasher.update(&buffer);
+        let tail = size_bytes.saturating_sub(TAIL_BYTES);
+        let mut parts = vec![(0, HEAD_BYTES), (tail, TAIL_BYTES)];
+        let partitions = partitions::starts(&mut disk, size_bytes, sector_bytes)?;
+        parts.extend(partitions.into_iter().map(|start| (start, PARTITION_BYTES)));
+        for (start, length) in parts {
+            let length = length.min(size_bytes - start);
+            hasher.update(disk.bytes(start, length)?);
         }
         Ok(Self(hasher.digest128()))
+    }
+}
+
+/// A file read through memory that direct I/O takes.
+struct Aligned<'f> {
+    file: &'f File,
+    buffer: MmapMut,
+}
+
+impl<'f> Aligned<'f> {
+    fn new(file: &'f File) -> io::Result<Self> {
+        let buffer = MmapMut::map_anon(HEAD_BYTES as usize)?; // page aligned
+        Ok(Self { file, buffer })
+    }
+
+    fn bytes(&mut self, offset_bytes: u64, length_bytes: u64) -> io::Result<&[u8]> {
+        let bytes = &mut self.buffer[..length_bytes as usize];
+        read_exactly(self.file, bytes, offset_bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl ReadSectors for Aligned<'_> {
+    fn read(&mut self, offset_bytes: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let found = self.bytes(offset_bytes, bytes.len() as u64)?;
+        bytes.copy_from_slice(found);
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod fingerprint;
 mod identity;
 mod open;
+mod partitions;
 pub mod stack;
 mod sysfs;
 mod traits;
@@ -100,7 +101,7 @@ impl Disk {
 
     /// Digest of what a write to the raw disk behind our back would have changed.
     pub fn fingerprint(&self) -> io::Result<Fingerprint> {
-        Fingerprint::of(&self.file, self.size_bytes)
+        Fingerprint::of(&self.file, self.size_bytes, self.sector_bytes())
     }
 
     /// Whether this disk is, or is stored on, block device `dev`.

@@ -302,4 +302,26 @@ mod tests {
         assert_ne!(first_end, before);
         assert_ne!(written_at((8 << 20) - 4096), first_end);
     }
+
+    #[test]
+    fn the_fingerprint_changes_with_the_start_of_a_partition() {
+        let mut file = file_of(16 << 20);
+        let write_at = |file: &mut tempfile::NamedTempFile, offset: u64, bytes: &[u8]| {
+            file.seek(SeekFrom::Start(offset)).unwrap();
+            file.write_all(bytes).unwrap();
+            file.as_file().sync_all().unwrap();
+        };
+        // One partition at 8 MiB, in the MBR's second entry.
+        let lba = (8u32 << 20) / 512;
+        write_at(&mut file, 446 + 16 + 4, &[0x83]);
+        write_at(&mut file, 446 + 16 + 8, &lba.to_le_bytes());
+        write_at(&mut file, 510, &[0x55, 0xaa]);
+        let disk = Disk::open(file.path(), Duration::ZERO).unwrap();
+        let before = disk.fingerprint().unwrap();
+        write_at(&mut file, 12 << 20, b"changed");
+        assert_eq!(disk.fingerprint().unwrap(), before);
+        // As ext4 notes a mount.
+        write_at(&mut file, (8 << 20) + 1024 + 0x2c, b"when");
+        assert_ne!(disk.fingerprint().unwrap(), before);
+    }
 }
