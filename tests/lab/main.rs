@@ -8,10 +8,12 @@
 )]
 
 mod bad_input;
+mod broken_disk;
 mod failing_disk;
 mod faults;
 mod filesystems;
 mod hostile;
+mod identity;
 mod link_down;
 mod memory;
 mod nbd;

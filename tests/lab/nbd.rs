@@ -4,8 +4,9 @@ use crate::filesystems::fill_tree;
 use crate::volatile_cache::flush_and_fua_arrive;
 use e2e::disk::{NullDisk, size_bytes};
 use e2e::run::eventually;
+use e2e::scsi::ScsiDisks;
 use e2e::site::LINK_PATIENCE;
-use e2e::{Run, Site, kernel};
+use e2e::{Run, Site, content, kernel};
 use std::path::{Path, PathBuf};
 
 const DEVICE: &str = "/dev/nbd0";
@@ -68,5 +69,41 @@ fn flush_and_fua_reach_the_disk_over_nbd() {
         PathBuf::from(DEVICE)
     });
     drop(attached);
+    remove(&site);
+}
+
+#[test]
+fn a_disk_with_4096_byte_sectors_keeps_them_over_nbd() {
+    let site = Site::new("nbd");
+    let disks = ScsiDisks::new(1, 16, 4096);
+    let disk = disks.path(0);
+    content::fill(&disk, 16 << 20, 71);
+    let target = site.path("targets").join("v0").display().to_string();
+    let size = size_bytes(&disk).to_string();
+    let add = [
+        "volume", "add", "nbd/v0", "--source", "db1", "--size", &size,
+    ];
+    let how = ["--sector", "4096", "--target", &target];
+    site.receiver_cli([&add[..], &how].concat()).ok();
+    site.add_run(&disk, "v0", &["--frontend", "nbd"]).ok();
+    site.wait_mode("async");
+    let socket = site.path("run").join("nbd").join("v0.nbd");
+    let uri = format!("nbd+unix:///?socket={}", socket.display());
+    let info = Run::new("nbdinfo").args(["--json", &uri]).ok().json();
+    assert_eq!(info["exports"][0]["block_size_minimum"], 4096, "{info}");
+    // The client completes what is less than a sector; the server is asked for whole ones only.
+    let writes = [
+        "-c",
+        "write -P 7 8192 64k",
+        "-c",
+        "write -P 9 512 512",
+        "-c",
+        "read -P 9 512 512",
+    ];
+    Run::new("qemu-io")
+        .args(["-f", "raw", &uri])
+        .args(writes)
+        .ok();
+    site.assert_replica_equals("v0", &disk);
     remove(&site);
 }

@@ -16,7 +16,9 @@ pub mod disk;
 pub mod kernel;
 pub mod log_writes;
 pub mod run;
+pub mod scsi;
 pub mod site;
+pub mod thin;
 
 pub use run::Run;
 pub use site::Site;
