@@ -252,3 +252,33 @@ pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value);
     text.map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::UnknownRange;
+
+    #[test]
+    fn ranges_a_failed_write_has_left_behind_are_named() {
+        let range = |offset_bytes| UnknownRange {
+            offset_bytes,
+            length_bytes: 4096,
+        };
+        let volume = VolumeStatus {
+            volume: "data".into(),
+            state: "unknown".into(),
+            unknown_bytes: 12288,
+            unknown: vec![range(0), range(1 << 20)],
+            ..VolumeStatus::default()
+        };
+        let group = GroupStatus {
+            volumes: vec![volume],
+            ..GroupStatus::default()
+        };
+        let mut text = String::new();
+        tell_group(&mut text, &group);
+        assert!(text.contains("data not ok"), "{text}");
+        let named = "bytes 4096 at 0, 4096 at 1048576 and 4096 more";
+        assert!(text.contains(named), "{text}");
+    }
+}
