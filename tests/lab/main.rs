@@ -22,5 +22,8 @@ mod privilege;
 mod queues;
 mod recopy;
 mod recover;
+mod removal;
 mod resized;
+mod standard_tools;
+mod upgrade;
 mod volatile_cache;

@@ -102,7 +102,16 @@ impl Site {
 
     /// `ublk-tap ARGS` on the source host.
     pub fn tap<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
-        Run::new(program("ublk-tap"))
+        self.tap_of(&program("ublk-tap"), args)
+    }
+
+    /// The same, of another copy of the program.
+    pub fn tap_of<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        program: &Path,
+        args: impl IntoIterator<Item = S>,
+    ) -> Run {
+        Run::new(program)
             .args(args)
             .env("UBLK_TAP_CONFIG_DIR", self.path("etc"))
             .env("UBLK_TAP_STATE_DIR", self.path("state"))

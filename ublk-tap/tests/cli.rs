@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -619,4 +619,49 @@ impl Host {
         assert_eq!(said.lines().count(), 1, "one line: {said}");
         said
     }
+}
+
+#[test]
+fn an_upgrade_makes_the_running_process_the_program_that_was_asked() {
+    let host = Host::new();
+    host.enrol();
+    host.refused(&["upgrade", "pg"], REFUSED, "there is no group pg");
+    let tap = host.tap(&[]);
+    let newer = host.path("newer");
+    fs::copy(env!("CARGO_BIN_EXE_ublk-tap"), &newer).unwrap();
+    let mut upgrade = Command::new(&newer);
+    upgrade.args(["upgrade", "pg"]);
+    for (variable, value) in host.command(&[]).get_envs() {
+        upgrade.env(variable, value.unwrap());
+    }
+    let output = upgrade.output().unwrap();
+    assert_eq!(output.status.code(), Some(OK), "{output:?}");
+    let pid = tap.0.id();
+    // By what it is: its path leads through a mount namespace of its own.
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let exe = PathBuf::from(format!("/proc/{pid}/exe"));
+    assert_eq!(inode(&exe), inode(&newer));
+    let status = host.ok(&["status", "pg", "--json"]);
+    assert!(status.contains(&format!("\"pid\": {pid}")), "{status}");
+}
+
+#[test]
+fn who_holds_a_device_says_so_and_ends_with_its_input() {
+    let host = Host::new();
+    let ask = |path: &Path| {
+        let path = path.display().to_string();
+        let mut command = host.command(&["hold", &path]);
+        // Without input it ends at once.
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(OK), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(ask(&host.disk("a.img", 4096)), "held\n");
+    assert!(ask(&host.path("nothing")).contains("No such file"));
+    // A pipe takes no sync.
+    let pipe = host.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let _writer = File::options().read(true).write(true).open(&pipe).unwrap();
+    assert!(ask(&pipe).starts_with("sync "));
 }

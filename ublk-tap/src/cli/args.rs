@@ -46,6 +46,23 @@ pub enum Verb {
         /// The group; all groups if none
         group: Option<Name>,
     },
+    /// Have this program go on for the tap that runs, while its devices are in use
+    Upgrade {
+        /// The group; all groups whose tap runs if none
+        group: Option<Name>,
+        /// Also while a volume is copied; its copy begins again
+        #[arg(long)]
+        force: bool,
+    },
+    /// Sync a device and hold it until the input ends; the tap's own
+    #[command(hide = true)]
+    Hold {
+        /// The device
+        device: PathBuf,
+        /// Also where somebody else has it for himself
+        #[arg(long)]
+        shared: bool,
+    },
     /// Remove what a tap that was killed left behind; writers that wait for it end in an error
     Cleanup {
         /// The group; all groups if none
@@ -109,6 +126,9 @@ pub struct RunArgs {
     /// Started by `add`: ends when nothing is added
     #[arg(long, hide = true)]
     pub on_demand: bool,
+    /// The process was a tap before
+    #[arg(long, hide = true)]
+    pub upgraded: bool,
 }
 
 /// What `remove` takes.

@@ -16,6 +16,7 @@ mod recover;
 mod remove;
 mod show;
 mod status;
+mod upgrade;
 
 pub use args::Args;
 
@@ -56,6 +57,9 @@ fn carry_out(args: Args, dirs: &Dirs) -> Result<(), Failure> {
         Verb::Status(status) => status::status(dirs, &status),
         Verb::Barrier(barrier) => barrier::barrier(dirs, &barrier),
         Verb::Recover { group } => recover::recover(dirs, group.as_ref()),
+        Verb::Upgrade { group, force } => upgrade::upgrade(dirs, group.as_ref(), force),
+        Verb::Hold { device, shared } => crate::device::hold(&device, shared)
+            .map_err(|error| Failure::of_io("talk to the tap", &error)),
         Verb::Cleanup { group } => cleanup::cleanup(dirs, group.as_ref()),
     }
 }
@@ -68,6 +72,7 @@ fn run_tap(dirs: &Dirs, run: RunArgs) -> Result<(), Failure> {
         group: run.group,
         ring_bytes: run.ring_size.map(|size| size.0),
         on_demand,
+        upgraded: run.upgraded,
         fronts: Arc::new(HostFronts),
     });
     if let Err(failure) = &ended

@@ -52,7 +52,7 @@ fn recover_group(dirs: &Dirs, group: &Name) -> Result<bool, Failure> {
     let mut tries = 1;
     let status = loop {
         let tried = daemon::spawn(dirs, group, None, START_PATIENCE);
-        match tried.and_then(|_| served(dirs, group)) {
+        match tried.and_then(|_| served(dirs, group, 1, || false)) {
             Ok(status) => break status,
             Err(failure) if failure.exit == Exit::Failed && tries < TRIES_MAX => tries += 1,
             Err(failure) => return Err(failure),
@@ -60,6 +60,12 @@ fn recover_group(dirs: &Dirs, group: &Name) -> Result<bool, Failure> {
         std::thread::sleep(RETRY_INTERVAL);
         daemon::await_end(dirs, group);
     };
+    tell(group, &status)?;
+    Ok(true)
+}
+
+/// Says how the volumes are served.
+pub(super) fn tell(group: &Name, status: &GroupStatus) -> Result<(), Failure> {
     for volume in &status.volumes {
         let device = volume.device.as_deref().unwrap_or("no device");
         let (name, state) = (&volume.name, &volume.state);
@@ -71,22 +77,28 @@ fn recover_group(dirs: &Dirs, group: &Name) -> Result<bool, Failure> {
             "{group}/{name} is served again as {device}, {state}{why}"
         ))?;
     }
-    Ok(true)
+    Ok(())
 }
 
-/// Waits until every volume has its device.
-fn served(dirs: &Dirs, group: &Name) -> Result<GroupStatus, Failure> {
+/// Waits until `count` volumes, and all there are, have their device. A tap that does not answer `is_starting`, or has ended.
+pub(super) fn served(
+    dirs: &Dirs,
+    group: &Name,
+    count: usize,
+    is_starting: impl Fn() -> bool,
+) -> Result<GroupStatus, Failure> {
     let deadline = Instant::now() + SERVE_PATIENCE;
     let log = dirs.tap_log(group);
     loop {
         match look::ask(dirs, group, &Request::Status, ANSWER_PATIENCE) {
             Ok(Reply::Status(status)) => {
                 let is_served = status.volumes.iter().all(|volume| volume.device.is_some());
-                if is_served && !status.volumes.is_empty() {
+                if is_served && status.volumes.len() >= count {
                     return Ok(*status);
                 }
             }
             Ok(other) => return Err(look::unexpected(other)),
+            Err(ClientError::NotRunning | ClientError::Ended) if is_starting() => {}
             Err(ClientError::NotRunning | ClientError::Ended) => {
                 return Err(Failure::failed(format!(
                     "the tap of group {group} has ended while it recovered; see {}",

@@ -23,6 +23,8 @@ pub enum Request {
         /// The volume.
         volume: String,
     },
+    /// Hand over to another program. Answered only if it is not done.
+    Upgrade(UpgradeRequest),
 }
 
 /// Wrap a disk.
@@ -63,6 +65,16 @@ pub struct BarrierRequest {
     pub wait: Settling,
     /// How long to wait.
     pub timeout_ms: u64,
+}
+
+/// Hand over to another program of the tap.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeRequest {
+    /// The program.
+    pub program: PathBuf,
+    /// Also where a copy begins again.
+    pub force: bool,
 }
 
 /// What a barrier waits for.

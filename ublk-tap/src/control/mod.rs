@@ -15,7 +15,7 @@ mod tests;
 pub use client::{Client, ClientError};
 pub use message::{
     AddRequest, Added, BarrierReached, BarrierRequest, RemoveRequest, Removed, Reply, Request,
-    Settling,
+    Settling, UpgradeRequest,
 };
 pub use server::{Asked, ReplyTo, Server};
 pub use status::{GroupStatus, VolumeStatus, iso_8601};

@@ -52,6 +52,8 @@ pub struct GroupStatus {
     pub parked: u64,
     /// Process of the tap; zero if it does not run.
     pub pid: u32,
+    /// Version of its program; empty if it does not run.
+    pub version: String,
     /// The volumes.
     pub volumes: Vec<VolumeStatus>,
 }

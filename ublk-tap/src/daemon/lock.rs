@@ -82,7 +82,7 @@ pub fn live_pid(dirs: &Dirs, group: &Name) -> Option<i32> {
 }
 
 /// Whether a process exists and is not only waiting to be forgotten.
-pub(super) fn is_alive(pid: i32) -> bool {
+pub fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let rest = stat.rsplit(')').next().unwrap_or_default();
     !rest.trim().is_empty() && !rest.starts_with(" Z")

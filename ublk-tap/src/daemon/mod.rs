@@ -12,7 +12,7 @@ mod recover;
 mod spawn;
 mod system;
 
-pub use lock::{GroupLock, LockError, live_pid};
+pub use lock::{GroupLock, LockError, is_alive, live_pid};
 pub use log::trim as trim_log;
 pub use spawn::{Spawned, await_end, spawn};
 
@@ -20,7 +20,7 @@ use crate::control::Server;
 use crate::device::kernel;
 use crate::failure::{Exit, Failure};
 use crate::group::clerk::{Clerk, Job, of_state};
-use crate::group::{Driver, DriverConfig, Fronts, Input, Recovery};
+use crate::group::{Become, Driver, DriverConfig, Fronts, Input, Recovery};
 use crate::settings::{Dirs, Enrolment, EnrolmentError, Settings, SettingsError, ShipperMode};
 use crate::shipper::{Account, Admission, Port, Program, Supervisor};
 use crate::state::{State, StateFile};
@@ -28,10 +28,12 @@ use ring::{CreateError, Ring, RingConfig};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::Command;
 use std::sync::atomic::AtomicI32;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Once};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wire::{Incarnation, Name};
@@ -46,6 +48,8 @@ pub struct Options {
     pub ring_bytes: Option<u64>,
     /// It was started by `add`: in a session of its own, ending when nothing is added.
     pub on_demand: bool,
+    /// The process was a tap before, and became this one.
+    pub upgraded: bool,
     /// What makes devices.
     pub fronts: Arc<dyn Fronts>,
 }
@@ -76,7 +80,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let starter = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     make_run_dir(&options.dirs, &options.group)?;
     let lock = GroupLock::take(&options.dirs, &options.group).map_err(|e| of_lock(&e))?;
-    isolate(&options.dirs);
+    if !options.upgraded {
+        isolate(&options.dirs);
+    }
+    system::stay_in_memory();
     let mut state = open_state(options)?;
     let recovered = recover::recover(options, &settings, &mut state, starter)?;
     let is_recovered = recovered.is_some();
@@ -113,7 +120,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     result
 }
 
-/// Sets the process apart. What is missing of it is said in the log; the tap works without.
+/// Sets the process apart, for good: also another program it becomes is there. What is missing of it is said in the log; the tap works without.
 fn isolate(dirs: &Dirs) {
     let own = std::env::current_exe().ok();
     let shipper = Program::find()
@@ -126,7 +133,6 @@ fn isolate(dirs: &Dirs) {
     if let Err(error) = namespace::enter(&needed) {
         tracing::warn!(%error, "no mount namespace of our own");
     }
-    system::stay_in_memory();
 }
 
 /// The settings, with what the command line says.
@@ -248,7 +254,26 @@ fn driver(
         post: parts.post,
         on_demand: options.on_demand.then_some(ADD_PATIENCE),
         recovery: parts.recovery,
+        becomes: successor(options),
     }))
+}
+
+/// What makes another program of this process, run as this one was.
+fn successor(options: &Options) -> Become {
+    let group = options.group.to_string();
+    let (ring_bytes, on_demand) = (options.ring_bytes, options.on_demand);
+    Box::new(move |program| {
+        let mut command = Command::new(program);
+        command.args(["run", "--group", &group, "--upgraded"]);
+        if let Some(bytes) = ring_bytes {
+            command.args(["--ring-size", &bytes.to_string()]);
+        }
+        if on_demand {
+            command.arg("--on-demand");
+        }
+        let error = command.exec();
+        Failure::of_io(&format!("become {}", program.display()), &error)
+    })
 }
 
 fn start_clerk(
@@ -303,7 +328,12 @@ fn start_shipper(
         return Ok((port, None));
     }
     let program = Program::find().map_err(|error| Failure::failed(error.to_string()))?;
+    let (upgraded, reaped) = (options.upgraded, Once::new());
     let command = move || {
+        if upgraded {
+            // Before there is a child of ours.
+            reaped.call_once(system::reap_children);
+        }
         let mut command = program.command(&dirs, account);
         command.args(["run", "--group", group.as_str()]);
         let log = OpenOptions::new()
@@ -352,7 +382,7 @@ pub fn refuse_dead_devices(group: &Name) -> Result<(), Failure> {
 
 /// Whether nobody serves a device of ours any more.
 pub fn is_dead(device: &kernel::KernelDevice) -> bool {
-    device.state != kernel::State::Live || !lock::is_alive(device.pid)
+    device.state != kernel::State::Live || !is_alive(device.pid)
 }
 
 /// Leaves nothing behind. The lock goes last.

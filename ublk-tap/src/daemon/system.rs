@@ -7,6 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The signals that end a tap, blocked in every thread and waited for in one.
 #[derive(Clone, Copy)]
@@ -70,6 +71,21 @@ pub(super) fn die_with_parent(command: &mut Command) {
         command.pre_exec(prepare);
     }
 }
+
+/// Waits for children this process had as another program: its shipper, told to end with it.
+pub(super) fn reap_children() {
+    let deadline = Instant::now() + REAP_PATIENCE;
+    while Instant::now() < deadline {
+        match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
+            Ok(Some((pid, _))) => tracing::debug!(?pid, "a child of the tap before us has ended"),
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            Err(_) => return, // there is none left
+        }
+    }
+}
+
+/// How long they may take.
+const REAP_PATIENCE: Duration = Duration::from_secs(3);
 
 const TERM: rustix::process::Signal = rustix::process::Signal::TERM;
 

@@ -18,6 +18,7 @@ mod counters;
 mod entry;
 mod error;
 mod extents;
+mod hold;
 mod keeper;
 pub mod kernel;
 pub mod link;
@@ -35,6 +36,7 @@ mod worker;
 
 pub use counters::{Fault, FaultList, Stats};
 pub use error::{DeviceError, RetireError, StopError};
+pub use hold::hold;
 pub use nbd::{NbdDevice, NbdPlace};
 pub use parking::Parking;
 

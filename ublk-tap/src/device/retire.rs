@@ -1,24 +1,23 @@
 //! Before a device is stopped: what the kernel caches for it is written, and nobody mounts it.
 //!
 //! A dirty page that meets a stopped device is lost with an error nobody sees. So the block device is
-//! synced while it still serves, by a thread of its own, for that may take as long as the disk does;
-//! and it is held open for us alone until it is gone.
+//! synced while it still serves, by a process of its own ([`hold`]), for that may take as long as
+//! the disk does; and it is held for us alone until it is gone.
 
 use super::error::RetireError;
-use std::fs::{File, OpenOptions};
+use super::hold::{self, Held, Terms};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::thread::{Builder, JoinHandle};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 /// How far it has come.
 #[derive(Debug, Default)]
 pub(super) enum Retirement {
     #[default]
     Serving,
-    Writing(JoinHandle<io::Result<File>>),
+    Writing(Receiver<io::Result<Held>>),
     /// Held, where nobody else had it.
-    Done(File),
+    Done(Held),
     /// For good: a second sync would say nothing of what the first one lost (P10).
     Failed(String),
 }
@@ -27,18 +26,39 @@ impl Retirement {
     /// Takes `path` out of use; asked again until it is. With `must_be_free` nobody else may have
     /// it for himself.
     pub(super) fn step(&mut self, path: &Path, must_be_free: bool) -> Result<(), RetireError> {
+        let terms = match must_be_free {
+            true => Terms::Alone,
+            false => Terms::Shared,
+        };
+        self.step_with(|| hold::start(path, terms))
+    }
+
+    fn step_with(
+        &mut self,
+        start: impl FnOnce() -> io::Result<Receiver<io::Result<Held>>>,
+    ) -> Result<(), RetireError> {
         match std::mem::take(self) {
             Self::Serving => {
-                *self = Self::begin(path.to_owned(), must_be_free);
+                match start() {
+                    Ok(told) => *self = Self::Writing(told),
+                    Err(error) => {
+                        tracing::warn!(%error, "no thread to sync a device; trying again");
+                    }
+                }
                 Err(RetireError::Writing)
             }
-            Self::Writing(thread) if !thread.is_finished() => {
-                *self = Self::Writing(thread);
-                Err(RetireError::Writing)
-            }
-            Self::Writing(thread) => self.end(thread),
-            Self::Done(file) => {
-                *self = Self::Done(file);
+            Self::Writing(told) => match told.try_recv() {
+                Err(TryRecvError::Empty) => {
+                    *self = Self::Writing(told);
+                    Err(RetireError::Writing)
+                }
+                Err(TryRecvError::Disconnected) => {
+                    self.end(Err(io::Error::other("its thread panicked")))
+                }
+                Ok(written) => self.end(written),
+            },
+            Self::Done(held) => {
+                *self = Self::Done(held);
                 Ok(())
             }
             Self::Failed(words) => {
@@ -60,30 +80,10 @@ impl Retirement {
         matches!(self, Self::Writing(_) | Self::Done(_))
     }
 
-    fn begin(path: PathBuf, must_be_free: bool) -> Self {
-        let write = move || {
-            let file = open(&path, must_be_free)?;
-            file.sync_all().map_err(|error| {
-                // Whatever it says, it is no mount.
-                io::Error::other(format!("sync {}: {error}", path.display()))
-            })?;
-            Ok(file)
-        };
-        match Builder::new().name("ublk-sync".to_owned()).spawn(write) {
-            Ok(thread) => Self::Writing(thread),
-            Err(error) => {
-                tracing::warn!(%error, "no thread to sync a device; trying again");
-                Self::Serving
-            }
-        }
-    }
-
-    fn end(&mut self, thread: JoinHandle<io::Result<File>>) -> Result<(), RetireError> {
-        let written = thread.join();
-        let written = written.unwrap_or_else(|_| Err(io::Error::other("its thread panicked")));
+    fn end(&mut self, written: io::Result<Held>) -> Result<(), RetireError> {
         match written {
-            Ok(file) => {
-                *self = Self::Done(file);
+            Ok(held) => {
+                *self = Self::Done(held);
                 Ok(())
             }
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Err(RetireError::InUse),
@@ -96,28 +96,24 @@ impl Retirement {
     }
 }
 
-/// Read-only, so that closing it does not have udev look at a device that goes.
-fn open(path: &Path, must_be_free: bool) -> io::Result<File> {
-    let open = |flags| {
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(flags).open(path)
-    };
-    match open(libc::O_EXCL) {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) && !must_be_free => open(0),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
     use std::time::{Duration, Instant};
 
+    /// Who holds, as far as is seen from here.
+    fn says(script: &str) -> io::Result<Receiver<io::Result<Held>>> {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        hold::start_as(command)
+    }
+
     /// Asks until it is decided.
-    fn decide(retirement: &mut Retirement, path: &Path) -> Result<(), RetireError> {
+    fn decide(retirement: &mut Retirement, script: &str) -> Result<(), RetireError> {
         let start = Instant::now();
         loop {
-            match retirement.step(path, true) {
+            match retirement.step_with(|| says(script)) {
                 Err(RetireError::Writing) => {
                     assert!(start.elapsed() < Duration::from_secs(10), "it never ends");
                     std::thread::sleep(Duration::from_millis(1));
@@ -129,34 +125,50 @@ mod tests {
 
     #[test]
     fn a_device_is_synced_and_held_until_it_is_gone_or_stays() {
-        let file = tempfile::NamedTempFile::new().unwrap();
+        let mark = tempfile::NamedTempFile::new().unwrap();
+        let script = format!(
+            "echo held; cat >/dev/null; echo over >{}",
+            mark.path().display()
+        );
         let mut retirement = Retirement::default();
-        assert!(matches!(
-            retirement.step(file.path(), true),
-            Err(RetireError::Writing)
-        ));
-        decide(&mut retirement, file.path()).unwrap();
+        let begun = retirement.step_with(|| says(&script));
+        assert!(matches!(begun, Err(RetireError::Writing)));
         assert!(retirement.is_ours());
-        assert!(retirement.step(file.path(), true).is_ok(), "stays so");
+        decide(&mut retirement, &script).unwrap();
+        assert!(retirement.step(mark.path(), true).is_ok(), "stays so");
+        assert_eq!(std::fs::read(mark.path()).unwrap(), b"", "it is held");
         retirement.undo();
         assert!(!retirement.is_ours());
+        let start = Instant::now();
+        while std::fs::read(mark.path()).unwrap() != b"over\n" {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "it is not let go"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_device_somebody_has_is_no_failed_sync() {
+        let mut retirement = Retirement::default();
+        let error = decide(&mut retirement, "echo busy").unwrap_err();
+        assert!(matches!(error, RetireError::InUse));
+        decide(&mut retirement, "echo held").unwrap();
     }
 
     #[test]
     fn a_failed_sync_stays_failed() {
-        let mut retirement = Retirement::default();
-        // A pipe takes no sync.
-        let (reader, _writer) = io::pipe().unwrap();
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
-        let path = PathBuf::from(format!("/proc/self/fd/{fd}"));
-        let error = decide(&mut retirement, &path).unwrap_err();
-        assert!(
-            error.to_string().contains("could not be written"),
-            "{error}"
-        );
-        retirement.undo();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let again = retirement.step(file.path(), true);
-        assert!(matches!(again, Err(RetireError::Sync(_))), "P10");
+        for script in ["echo sync it: no", "exit 1", "kill -KILL $$"] {
+            let mut retirement = Retirement::default();
+            let error = decide(&mut retirement, script).unwrap_err();
+            assert!(
+                error.to_string().contains("could not be written"),
+                "{error}"
+            );
+            retirement.undo();
+            let again = decide(&mut retirement, "echo held");
+            assert!(matches!(again, Err(RetireError::Sync(_))), "P10");
+        }
     }
 }

@@ -251,7 +251,9 @@ impl Driver {
         tapped.link = started.link;
         let copy = match mode {
             Mode::Broken => Some("the stream is given up".to_owned()),
-            _ => Some(copy).filter(|copy| !copy.is_empty()),
+            _ => Some(copy)
+                .filter(|copy| !copy.is_empty())
+                .or_else(|| tapped.copied.take()),
         };
         let link = tapped.link.clone();
         let frontend = tapped.kind;

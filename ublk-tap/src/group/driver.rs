@@ -14,6 +14,7 @@ use super::records;
 use super::recovery::{Recovering, Recovery};
 use super::removal::Removal;
 use super::tapped::Tapped;
+use super::upgrade::Become;
 use crate::control::{Asked, BarrierReached, Reply, ReplyTo, Request, Settling};
 use crate::copier::{CopierSaid, Rereads};
 use crate::device::{Parking, become_io_flusher};
@@ -72,6 +73,8 @@ pub struct DriverConfig {
     pub on_demand: Option<Duration>,
     /// What a dead tap left, to go on with.
     pub recovery: Option<Recovery>,
+    /// Makes another program of this process.
+    pub becomes: Become,
 }
 
 /// A group at work.
@@ -101,6 +104,7 @@ pub struct Driver {
     pub(super) barriers: Barriers<ReplyTo>,
     /// What is to be recovered, before the first turn.
     recovery: Option<Recovery>,
+    pub(super) becomes: Become,
     pub(super) recovering: Option<Recovering>,
     /// Copies begun in this life of the ring, by number of the volume.
     pub(super) copies: BTreeMap<u16, u64>,
@@ -175,6 +179,7 @@ impl Driver {
             removal: None,
             barriers: Barriers::new(),
             recovery: config.recovery,
+            becomes: config.becomes,
             recovering: None,
             copies: BTreeMap::new(),
             is_roster_saved: false,
@@ -273,6 +278,7 @@ impl Driver {
                 self.barriers.ask(reply, request.wait, now, within);
             }
             Request::Forget { volume } => self.forget(&volume, reply),
+            Request::Upgrade(request) => self.upgrade(&request, reply),
         }
     }
 

@@ -30,6 +30,7 @@ mod stopping;
 mod tapped;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod volume;
 
 pub use self::core::{Core, CoreEvent, Facts, Mode, Output, Start};
@@ -40,4 +41,5 @@ pub use driver::{Driver, DriverConfig, Input};
 pub use front::{Front, FrontKind, Fronts, HostFronts};
 pub use recovery::{Recovery, Reopened};
 pub use roster::Roster;
+pub use upgrade::Become;
 pub use volume::Place;

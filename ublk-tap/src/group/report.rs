@@ -43,6 +43,7 @@ impl Driver {
             ring_used_bytes: usage.used_bytes,
             parked: self.parking.len() as u64,
             pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").into(),
             volumes: volumes.collect(),
         }
     }

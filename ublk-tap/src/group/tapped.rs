@@ -1,6 +1,7 @@
 //! A volume as the driver holds it.
 
 use super::clerk::Opened;
+use super::core::Start;
 use super::driver::Adding;
 use super::front::{Front, FrontKind};
 use super::rate::Rate;
@@ -33,6 +34,8 @@ pub(super) struct Tapped {
     pub(super) link: PathBuf,
     /// What the state said before it was added; put back if its device cannot be made.
     pub(super) before: Option<Registered>,
+    /// Why it was copied when it was added; that may be over before it is live.
+    pub(super) copied: Option<String>,
     /// Who added it, until it is live.
     pub(super) asker: Option<ReplyTo>,
     pub(super) stats: Stats,
@@ -63,6 +66,10 @@ impl Tapped {
             front: None,
             link: PathBuf::new(),
             before: opened.before,
+            copied: match opened.start {
+                Start::Join(reason) => Some(reason),
+                _ => None,
+            },
             asker: Some(adding.reply),
             stats: Stats::default(),
             rate: Rate::default(),
@@ -88,6 +95,7 @@ impl Tapped {
             front: None,
             link: PathBuf::new(),
             before: None,
+            copied: None,
             asker: None,
             stats: Stats::default(),
             rate: Rate::default(),

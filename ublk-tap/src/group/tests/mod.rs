@@ -5,4 +5,5 @@ mod core;
 mod driver;
 mod faults;
 mod recover;
+mod upgrade;
 mod world;

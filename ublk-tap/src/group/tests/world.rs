@@ -221,6 +221,7 @@ impl Host {
             post: post.clone(),
             on_demand: self.on_demand,
             recovery,
+            becomes: Box::new(|program| Failure::failed(format!("no {}", program.display()))),
         });
         let driver = std::thread::spawn(move || driver.run());
         Tap {
@@ -264,7 +265,7 @@ impl Host {
 }
 
 impl Tap {
-    fn ask(&self, request: Request) -> Reply {
+    pub(super) fn ask(&self, request: Request) -> Reply {
         let (reply, answer) = ReplyTo::pair();
         self.post
             .send(Input::Asked(Asked { request, reply }))

@@ -1,0 +1,101 @@
+//! Another program goes on for the one that runs, and the application notices a pause at most.
+
+use e2e::content;
+use e2e::disk::NullDisk;
+use e2e::gap::Writers;
+use e2e::rublk::RublkNull;
+use e2e::site::{Daemon, LINK_PATIENCE, program};
+use e2e::{Run, Site, run};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+const WRITERS: u64 = 4;
+const SPAN_BYTES: u64 = 8 << 20;
+const ROUNDS: u32 = 3;
+
+/// Programs as a package would put them in place of others.
+fn programs(site: &Site, round: u32) -> PathBuf {
+    let dir = site.path(&format!("programs-{round}"));
+    fs::create_dir(&dir).unwrap();
+    for name in ["ublk-tap", "ublk-tap-shipper"] {
+        fs::copy(program(name), dir.join(name)).unwrap();
+    }
+    dir
+}
+
+fn upgrade(site: &Site, programs: &Path) -> String {
+    site.tap_of(&programs.join("ublk-tap"), ["upgrade", "up"])
+        .ok()
+        .stdout
+}
+
+/// By what it is: a path may lead through a mount namespace of its own.
+fn runs(pid: i32, program: &Path) -> bool {
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    inode(&PathBuf::from(format!("/proc/{pid}/exe"))) == inode(program)
+}
+
+/// The longest pause of a rublk null device that is killed and recovered.
+fn pause_of_rublk() -> Duration {
+    let device = RublkNull::new();
+    let pauses = (0..ROUNDS).map(|_| {
+        let writers = Writers::start(device.path(), WRITERS, SPAN_BYTES);
+        sleep(Duration::from_secs(1));
+        device.kill_and_recover();
+        sleep(Duration::from_secs(1));
+        writers.end().longest
+    });
+    let pauses: Vec<Duration> = pauses.collect();
+    println!("pauses of rublk null, killed and recovered: {pauses:?}");
+    median(pauses)
+}
+
+fn median(mut pauses: Vec<Duration>) -> Duration {
+    pauses.sort();
+    pauses[pauses.len() / 2]
+}
+
+#[test]
+fn a_tap_is_upgraded_under_load_without_an_error_or_a_copy_in_thrice_a_plain_restart() {
+    let site = Site::new("up");
+    let disk = NullDisk::plain(16);
+    let device = site.protect(disk.path(), "v0");
+    site.wait_mode("async");
+    let life = site.status()["incarnation"].clone();
+    let (pid, target) = (site.pid(Daemon::Tap), fs::read_link(&device).unwrap());
+    let mut pauses = Vec::new();
+    for round in 0..ROUNDS {
+        let programs = programs(&site, round);
+        let writers = Writers::start(&device, WRITERS, SPAN_BYTES);
+        sleep(Duration::from_secs(1));
+        let said = upgrade(&site, &programs);
+        assert!(said.contains("up/v0 is served again"), "{said}");
+        sleep(Duration::from_secs(1));
+        let seen = writers.end();
+        assert_eq!(seen.errors, 0, "{seen:?}");
+        pauses.push(seen.longest);
+        assert_eq!(site.pid(Daemon::Tap), pid, "the process stays");
+        assert!(runs(pid, &programs.join("ublk-tap")));
+        run::eventually("the link is up again", LINK_PATIENCE, || {
+            site.status()["link"] == "up"
+        });
+        let shipper = site.pid(Daemon::Shipper);
+        assert!(runs(shipper, &programs.join("ublk-tap-shipper")));
+    }
+    println!("pauses of an upgraded tap: {pauses:?}");
+    assert_eq!(fs::read_link(&device).unwrap(), target);
+    assert_eq!(site.status()["incarnation"], life, "the stream goes on");
+    site.assert_replica_equals("v0", &device);
+    content::same(&device, disk.path());
+    let status = site.status();
+    assert_eq!(status["volumes"][0]["copies"], 1, "nothing is copied again");
+    assert_eq!(status["mode"], "async");
+    let zombies = Run::sh(&format!("ps -o stat= --ppid {pid} | grep -c Z")).done();
+    assert_eq!(zombies.stdout.trim(), "0", "no child is left unburied");
+    let (ours, rublk) = (median(pauses), pause_of_rublk());
+    assert!(ours <= 3 * rublk, "{ours:?} against {rublk:?}");
+    site.tap(["remove", "up"]).ok();
+}
