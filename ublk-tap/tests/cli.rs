@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use ublk_tap::state::{Registered, Rest, State, StateFile, Unclean};
+use ublk_tap::state::{Registered, Rest, Service, State, StateFile, Unclean};
 use wire::Name;
 
 const OK: i32 = 0;
@@ -260,6 +260,7 @@ fn another_disk_under_the_same_name_is_refused_with_both_identities() {
         path: "/dev/sdc".into(),
         size_bytes: 1 << 20,
         sector_bytes: 512,
+        service: Service::default(),
         rest: Rest::Unclean(Unclean::Abandoned),
     });
     drop(StateFile::open_or_create(&host.path("state/pg.state"), state).unwrap());

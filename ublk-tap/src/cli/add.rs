@@ -65,7 +65,7 @@ fn ask_once(dirs: &Dirs, args: &AddArgs, request: &Request) -> Result<Option<Rep
             Err(error) => Err(look::of_client(&error)),
         },
         Err(ClientError::NotRunning) => {
-            daemon::refuse_dead_devices(group)?;
+            daemon::left::refuse(dirs, group)?;
             let ring_bytes = args.ring_size.map(|size| size.0);
             let spawned = daemon::spawn(dirs, group, ring_bytes, START_PATIENCE)?;
             let reply = look::ask(dirs, group, request, within);

@@ -5,7 +5,8 @@
 //! state stays as it is: not clean, so the next add copies.
 
 use super::say;
-use crate::daemon::{GroupLock, clear_run_dir, is_dead, live_pid};
+use crate::daemon::left::is_dead;
+use crate::daemon::{GroupLock, clear_run_dir, live_pid};
 use crate::device::kernel::{self, KernelDevice};
 use crate::failure::{Exit, Failure};
 use crate::settings::Dirs;

@@ -1,6 +1,7 @@
 //! Finding groups and asking their taps.
 
 use crate::control::{Client, ClientError, GroupStatus, Reply, Request, VolumeStatus};
+use crate::daemon::left;
 use crate::device;
 use crate::failure::{Exit, Failure};
 use crate::group::clerk::of_state;
@@ -108,19 +109,16 @@ fn stopped(dirs: &Dirs, group: &Name) -> Result<GroupStatus, Failure> {
         group: group.to_string(),
         incarnation: state.incarnation.to_string(),
         mode: "stopped".into(),
-        reason: why_stopped(group),
+        reason: why_stopped(dirs, group),
         link: "down".into(),
         volumes: volumes.collect(),
         ..GroupStatus::default()
     })
 }
 
-fn why_stopped(group: &Name) -> String {
-    let is_waiting = device::kernel::devices()
-        .iter()
-        .any(|device| device.is_ours && device.group.as_ref() == Some(group));
-    if is_waiting {
-        format!("the tap was killed and its devices wait; run `ublk-tap recover {group}`")
+fn why_stopped(dirs: &Dirs, group: &Name) -> String {
+    if left::groups(dirs).contains(group) {
+        format!("the tap was killed and its volumes wait; run `ublk-tap recover {group}`")
     } else {
         "the tap is not running; add a disk".into()
     }

@@ -5,8 +5,7 @@
 
 use super::{look, say};
 use crate::control::{ClientError, GroupStatus, Reply, Request};
-use crate::daemon;
-use crate::device::kernel;
+use crate::daemon::{self, left};
 use crate::failure::{Exit, Failure};
 use crate::settings::Dirs;
 use std::time::{Duration, Instant};
@@ -31,7 +30,7 @@ pub(super) fn recover(dirs: &Dirs, group: Option<&Name>) -> Result<(), Failure> 
             look::known(dirs, group)?;
             vec![group.clone()]
         }
-        None => groups_left(),
+        None => left::groups(dirs),
     };
     let mut is_any = false;
     for group in groups {
@@ -40,13 +39,13 @@ pub(super) fn recover(dirs: &Dirs, group: Option<&Name>) -> Result<(), Failure> 
     if is_any {
         return Ok(());
     }
-    say("nothing to recover: no device waits for its tap")
+    say("nothing to recover: no volume waits for its tap")
 }
 
 /// Whether there was something to recover.
 fn recover_group(dirs: &Dirs, group: &Name) -> Result<bool, Failure> {
     daemon::await_end(dirs, group);
-    if daemon::live_pid(dirs, group).is_some() || !has_devices(group) {
+    if daemon::live_pid(dirs, group).is_some() || !left::groups(dirs).contains(group) {
         return Ok(false);
     }
     let mut tries = 1;
@@ -115,20 +114,4 @@ pub(super) fn served(
         }
         std::thread::sleep(LOOK_INTERVAL);
     }
-}
-
-fn has_devices(group: &Name) -> bool {
-    groups_left().contains(group)
-}
-
-/// Groups that have devices.
-fn groups_left() -> Vec<Name> {
-    let devices = kernel::devices().into_iter();
-    let mut groups: Vec<Name> = devices
-        .filter(|device| device.is_ours)
-        .filter_map(|device| device.group)
-        .collect();
-    groups.sort();
-    groups.dedup();
-    groups
 }

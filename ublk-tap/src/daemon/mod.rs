@@ -5,6 +5,7 @@
 //! that ends well removes everything it made under the run directory; one that is killed leaves it
 //! for its successor, which goes on with it, or for `cleanup`.
 
+pub mod left;
 mod lock;
 mod log;
 mod namespace;
@@ -17,7 +18,6 @@ pub use log::trim as trim_log;
 pub use spawn::{Spawned, await_end, spawn};
 
 use crate::control::Server;
-use crate::device::kernel;
 use crate::failure::{Exit, Failure};
 use crate::group::clerk::{Clerk, Job, of_state};
 use crate::group::{Become, Driver, DriverConfig, Fronts, Input, Recovery};
@@ -361,28 +361,6 @@ fn make_run_dir(dirs: &Dirs, group: &Name) -> Result<(), Failure> {
 fn write_pid(options: &Options) -> io::Result<()> {
     let path = options.dirs.pid(&options.group);
     fs::write(path, format!("{}\n", std::process::id()))
-}
-
-/// Refuses a new start beside devices whose tap was killed: their writers still wait.
-pub fn refuse_dead_devices(group: &Name) -> Result<(), Failure> {
-    let of_group = |device: &kernel::KernelDevice| device.group.as_ref() == Some(group);
-    let devices = kernel::devices();
-    let dead = devices
-        .iter()
-        .find(|device| device.is_ours && of_group(device) && is_dead(device));
-    match dead {
-        Some(device) => Err(Failure::refused(format!(
-            "{} of group {group} was left by a tap that was killed; go on with `ublk-tap recover \
-             {group}`, or give it up with `ublk-tap cleanup {group}`",
-            device.path.display()
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// Whether nobody serves a device of ours any more.
-pub fn is_dead(device: &kernel::KernelDevice) -> bool {
-    device.state != kernel::State::Live || !is_alive(device.pid)
 }
 
 /// Leaves nothing behind. The lock goes last.

@@ -5,13 +5,14 @@
 //! holds together: the stream goes on, and nothing is copied that was whole. Else a new life begins
 //! for the same devices, and every volume is copied.
 
-use super::{Options, begin_life};
+use super::{Options, begin_life, left};
 use crate::clock;
+use crate::device::Shape;
 use crate::device::kernel::{self, KernelDevice, State};
 use crate::disk::Disk;
 use crate::failure::{Exit, Failure};
 use crate::group::clerk::{as_seen_by, check_registered, of_device, of_disk, of_state};
-use crate::group::{Recovery, Reopened, Roster, Start};
+use crate::group::{Recovery, Reopened, Roster, Start, Waits};
 use crate::settings::Settings;
 use crate::state::{Rest, StateFile, Unclean};
 use ring::{Orphan, Recovered, Ring};
@@ -23,9 +24,9 @@ use wire::{Name, VolumeIndex};
 /// How long the dead tap's last writes may take to end.
 const DISK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A device of a dead tap.
+/// A volume of a dead tap.
 struct Left {
-    device: KernelDevice,
+    waits: Waits,
     volume: Name,
 }
 
@@ -45,14 +46,19 @@ pub(super) fn recover(
     state: &mut StateFile,
     starter: Option<i32>,
 ) -> Result<Option<(Arc<Ring>, Recovery)>, Failure> {
-    let left = devices_left(&options.group)?;
+    let mut left = devices_left(&options.group)?;
+    let sockets = left::sockets(&options.dirs, state.state()).into_iter();
+    left.extend(sockets.map(|volume| Left {
+        waits: Waits::Socket,
+        volume,
+    }));
     if left.is_empty() {
         return Ok(None);
     }
-    tracing::info!(devices = left.len(), "going on for a tap that was killed");
+    tracing::info!(volumes = left.len(), "going on for a tap that was killed");
     let mut volumes = Vec::new();
     for left in left {
-        volumes.push(reopen(options, state, starter, left)?);
+        volumes.push(reopen(options, settings, state, starter, left)?);
     }
     let (ring, orphans, roster) = match stream(options, state, &volumes) {
         Ok(Stream {
@@ -101,24 +107,29 @@ fn devices_left(group: &Name) -> Result<Vec<Left>, Failure> {
                 &format!("{path} has lost the name of its volume"),
             ));
         };
-        left.push(Left { device, volume });
+        left.push(Left {
+            waits: Waits::Device(device.id),
+            volume,
+        });
     }
     Ok(left)
 }
 
 fn reopen(
     options: &Options,
+    settings: &Settings,
     state: &StateFile,
     starter: Option<i32>,
     left: Left,
 ) -> Result<Reopened, Failure> {
-    let Left { device, volume } = left;
+    let Left { waits, volume } = left;
     let group = &options.group;
+    let front = match waits {
+        Waits::Device(id) => kernel::block_path(id),
+        Waits::Socket => options.dirs.nbd_socket(group, &volume),
+    };
     let Some(known) = state.state().volume(&volume) else {
-        let what = format!(
-            "{} is of a volume {volume} nobody knows",
-            device.path.display()
-        );
+        let what = format!("{} is of a volume {volume} nobody knows", front.display());
         return Err(unknown(group, &what));
     };
     let path = PathBuf::from(&known.path);
@@ -127,20 +138,28 @@ fn reopen(
         let failure = of_disk(&error);
         let text = format!(
             "{failure}; {} waits for it, try `ublk-tap recover {group}` again",
-            device.path.display()
+            front.display()
         );
         Failure::new(failure.exit, text)
     })?;
     check_registered(group, known, &disk)?;
-    let Some(shape) = kernel::shape(device.id) else {
-        let text = format!("{} has gone meanwhile", device.path.display());
+    let shape = match waits {
+        Waits::Device(id) => kernel::shape(id),
+        Waits::Socket => Some(Shape {
+            queues: known.service.queues,
+            depth: known.service.depth,
+            io_bytes_max: settings.request_bytes,
+        }),
+    };
+    let Some(shape) = shape else {
+        let text = format!("{} has gone meanwhile", front.display());
         return Err(Failure::failed(text));
     };
     Ok(Reopened {
         name: volume,
         path,
         disk: Arc::new(disk),
-        device: device.id,
+        waits,
         shape,
         start: Start::Join(Unclean::Live.words().into()),
     })
@@ -248,8 +267,7 @@ fn unknown(group: &Name, what: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Shape;
-    use crate::state::{CleanMark, Registered};
+    use crate::state::{CleanMark, Registered, Service};
     use std::path::Path;
     use wire::{Incarnation, Stamp, TimeMark, VolumeSpec};
 
@@ -268,7 +286,7 @@ mod tests {
             name: name(volume),
             path: disk.path().to_owned(),
             disk,
-            device: 0,
+            waits: Waits::Device(0),
             shape: Shape::default(),
             start: Start::Join(String::new()),
         }
@@ -299,6 +317,7 @@ mod tests {
                     path: volume.path.display().to_string(),
                     size_bytes: volume.disk.size_bytes(),
                     sector_bytes: volume.disk.sector_bytes(),
+                    service: Service::default(),
                     rest: rest.clone(),
                 });
             }

@@ -1,6 +1,6 @@
 //! Starting a tap in the background, and hearing why it did not start.
 
-use super::{clear_run_dir, live_pid, refuse_dead_devices};
+use super::{clear_run_dir, left, live_pid};
 use crate::control::{Client, ClientError};
 use crate::failure::Failure;
 use crate::settings::Dirs;
@@ -53,7 +53,7 @@ pub fn spawn(
             && live_pid(dirs, group).is_none()
         {
             // What a killed tap has left is what its devices can be recovered with.
-            if refuse_dead_devices(group).is_ok() {
+            if left::refuse(dirs, group).is_ok() {
                 clear_run_dir(dirs, group);
             }
             return Err(failure.clone());

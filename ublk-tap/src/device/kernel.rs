@@ -93,7 +93,7 @@ pub fn delete(id: u32) -> Result<(), DeviceError> {
 }
 
 /// Block device of device `id`.
-pub(super) fn block_path(id: u32) -> PathBuf {
+pub fn block_path(id: u32) -> PathBuf {
     PathBuf::from(format!("/dev/ublkb{id}"))
 }
 

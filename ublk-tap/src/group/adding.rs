@@ -5,6 +5,7 @@ use super::core::{CoreEvent, Mode, Start};
 use super::driver::{Adding, Driver, Input};
 use super::front::FrontKind;
 use super::members::NoNumber;
+use super::recovery::Waits;
 use super::tapped::Tapped;
 use crate::control::{AddRequest, Added, Reply, ReplyTo};
 use crate::copier::{Copier, CopierConfig};
@@ -28,6 +29,7 @@ impl Driver {
                     asker,
                     volume: volume.clone(),
                     kind,
+                    shape,
                 });
                 self.adding.push(Adding {
                     volume,
@@ -234,7 +236,7 @@ impl Driver {
                 socket: self.dirs.nbd_socket(&self.group, &tapped.name),
                 group: self.settings.nbd_group,
             }),
-            recovers: tapped.recovers,
+            recovers: tapped.waits.and_then(Waits::device),
         })));
     }
 
@@ -247,7 +249,7 @@ impl Driver {
         let device = started.front.path();
         tracing::info!(volume = %tapped.name, device = %device.display(), "live");
         tapped.front = Some(started.front);
-        tapped.recovers = None;
+        tapped.waits = None;
         tapped.link = started.link;
         let copy = match mode {
             Mode::Broken => Some("the stream is given up".to_owned()),

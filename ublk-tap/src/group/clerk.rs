@@ -9,11 +9,11 @@ use crate::clock;
 use crate::control::{Reply, ReplyTo, iso_8601};
 use crate::copier::Copier;
 use crate::device::kernel::KernelDevice;
-use crate::device::{self, DeviceConfig, DeviceError};
+use crate::device::{self, DeviceConfig, DeviceError, Shape};
 use crate::disk::{Disk, DiskError, stack};
 use crate::failure::{Exit, Failure};
 use crate::settings::Dirs;
-use crate::state::{CleanMark, Registered, Rest, State, StateError, StateFile, Unclean};
+use crate::state::{CleanMark, Registered, Rest, Service, State, StateError, StateFile, Unclean};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,8 @@ pub enum Job {
         volume: Name,
         /// What it is to be served by.
         kind: FrontKind,
+        /// Queues and sizes.
+        shape: Shape,
     },
     /// Make a volume's device and publish its stable name.
     Start(Box<DeviceConfig>),
@@ -68,6 +70,8 @@ pub struct Leaver {
     pub copier: Option<Copier>,
     /// How it was left.
     pub manner: Left,
+    /// It comes back when the tap is run again.
+    pub returns: bool,
 }
 
 /// How a volume was left.
@@ -167,8 +171,10 @@ impl Clerk {
                 asker,
                 volume,
                 kind,
+                shape,
             } => {
-                let result = self.open(&disk, asker, &volume, kind);
+                let service = Service::of(kind, shape);
+                let result = self.open(&disk, asker, &volume, service);
                 Done::Opened { volume, result }
             }
             Job::Start(config) => {
@@ -202,9 +208,10 @@ impl Clerk {
         path: &Path,
         asker: Option<i32>,
         volume: &Name,
-        kind: FrontKind,
+        service: Service,
     ) -> Result<Opened, Failure> {
-        self.fronts.check(kind).map_err(|error| of_device(&error))?;
+        let able = self.fronts.check(service.frontend);
+        able.map_err(|error| of_device(&error))?;
         let seen = as_seen_by(asker, path);
         let disk = Disk::open(&seen, DISK_PATIENCE).map_err(|error| of_disk(&error))?;
         check_disk(&self.dirs, self.state.state(), volume, &disk)?;
@@ -216,6 +223,7 @@ impl Clerk {
             path: path.display().to_string(),
             size_bytes: disk.size_bytes(),
             sector_bytes: disk.sector_bytes(),
+            service,
             rest: Rest::Unclean(Unclean::Live),
         };
         // The clean mark is gone, durably, before the first write can come.
@@ -277,6 +285,7 @@ impl Clerk {
                 disk,
                 copier,
                 manner,
+                returns,
             } = leaver;
             drop(copier);
             let rest = rest_of(&disk, manner).unwrap_or_else(|error| {
@@ -287,19 +296,20 @@ impl Clerk {
             if let Err(error) = device::link::withdraw(&self.dirs.dev, self.group(), &volume) {
                 tracing::warn!(%error, %volume, "the stable name of a removed volume stays");
             }
-            rests.push((volume, rest));
+            rests.push((volume, rest, returns));
         }
-        let is_clean = |(_, rest): &&(Name, Rest)| matches!(rest, Rest::Clean(_));
+        let is_clean = |(_, rest, _): &&(Name, Rest, bool)| matches!(rest, Rest::Clean(_));
         let clean: Vec<Name> = rests
             .iter()
             .filter(is_clean)
-            .map(|(name, _)| name.clone())
+            .map(|(name, ..)| name.clone())
             .collect();
         let sealed = self.state.update(|state| {
-            for (name, rest) in rests {
+            for (name, rest, returns) in rests {
                 let found = state.volumes.iter_mut().find(|volume| volume.name == name);
                 if let Some(volume) = found {
                     volume.rest = rest;
+                    volume.service.returns = returns;
                 }
             }
         });

@@ -39,7 +39,7 @@ pub use barrier::Barriers;
 pub use departure::Departure;
 pub use driver::{Driver, DriverConfig, Input};
 pub use front::{Front, FrontKind, Fronts, HostFronts};
-pub use recovery::{Recovery, Reopened};
+pub use recovery::{Recovery, Reopened, Waits};
 pub use roster::Roster;
 pub use upgrade::Become;
 pub use volume::Place;

@@ -8,6 +8,7 @@
 
 use super::core::{CoreEvent, Start};
 use super::driver::{Driver, PendingClaim};
+use super::front::FrontKind;
 use super::roster::Roster;
 use super::tapped::Tapped;
 use super::volume::Place;
@@ -28,12 +29,39 @@ pub struct Recovery {
     pub roster: Roster,
     /// Records whose ranges are to be read again.
     pub orphans: Vec<Orphan>,
-    /// Volumes whose devices wait.
+    /// Volumes whose devices or sockets wait.
     pub volumes: Vec<Reopened>,
-    /// Volumes of the stream that have no device any more.
+    /// Volumes of the stream that have neither any more.
     pub gone: Vec<Name>,
     /// Ends the process and leaves the devices to the next one.
     pub give_up: Box<dyn Fn(&Failure) + Send>,
+}
+
+/// What a dead tap has left of a volume's front end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// A device of the ublk driver, with requests.
+    Device(u32),
+    /// A socket nobody listens at; its clients are gone, or try again.
+    Socket,
+}
+
+impl Waits {
+    /// Its front end.
+    pub(super) fn kind(self) -> FrontKind {
+        match self {
+            Self::Device(_) => FrontKind::Ublk,
+            Self::Socket => FrontKind::Nbd,
+        }
+    }
+
+    /// The device to go on with.
+    pub(super) fn device(self) -> Option<u32> {
+        match self {
+            Self::Device(id) => Some(id),
+            Self::Socket => None,
+        }
+    }
 }
 
 /// A volume of a dead tap.
@@ -44,9 +72,9 @@ pub struct Reopened {
     pub path: PathBuf,
     /// The disk, ours now.
     pub disk: Arc<Disk>,
-    /// Its device.
-    pub device: u32,
-    /// Queues and sizes of the device.
+    /// What waits for it.
+    pub waits: Waits,
+    /// Queues and sizes, as they were.
     pub shape: Shape,
     /// How it goes on.
     pub start: Start,
@@ -113,7 +141,7 @@ impl Driver {
         let is_recovering = self
             .tapped
             .get(&index)
-            .is_some_and(|tapped| tapped.recovers.is_some());
+            .is_some_and(|tapped| tapped.waits.is_some());
         let Some(recovering) = self.recovering.as_mut().filter(|_| is_recovering) else {
             return false;
         };
@@ -159,7 +187,7 @@ impl Driver {
     /// Returns whether it was one.
     pub(super) fn not_recovered(&self, index: VolumeIndex, failure: &Failure) -> bool {
         let tapped = self.tapped.get(&index);
-        let is_recovering = tapped.is_some_and(|tapped| tapped.recovers.is_some());
+        let is_recovering = tapped.is_some_and(|tapped| tapped.waits.is_some());
         if let Some(recovering) = self.recovering.as_ref().filter(|_| is_recovering) {
             (recovering.give_up)(failure);
         }

@@ -298,6 +298,7 @@ impl Driver {
                 disk: Arc::clone(&tapped.disk),
                 copier: tapped.copier,
                 manner,
+                returns: removal.manner == Manner::Ending,
             });
         }
         self.post_job(Job::Seal(leavers));

@@ -5,7 +5,7 @@ use super::core::Start;
 use super::driver::Adding;
 use super::front::{Front, FrontKind};
 use super::rate::Rate;
-use super::recovery::Reopened;
+use super::recovery::{Reopened, Waits};
 use super::size_watch::SizeWatch;
 use crate::control::ReplyTo;
 use crate::copier::{Copier, REREADS_MAX, Rereads};
@@ -27,8 +27,8 @@ pub(super) struct Tapped {
     pub(super) ranges: Arc<RangeTable>,
     pub(super) shape: Shape,
     pub(super) kind: FrontKind,
-    /// The device of a dead tap, until it is ours.
-    pub(super) recovers: Option<u32>,
+    /// What of a dead tap waits for it, until it is served.
+    pub(super) waits: Option<Waits>,
     pub(super) copier: Option<Copier>,
     pub(super) front: Option<Box<dyn Front>>,
     pub(super) link: PathBuf,
@@ -61,7 +61,7 @@ impl Tapped {
             ranges: Arc::new(RangeTable::new()),
             shape: adding.shape,
             kind: adding.kind,
-            recovers: None,
+            waits: None,
             copier: None,
             front: None,
             link: PathBuf::new(),
@@ -89,8 +89,8 @@ impl Tapped {
             disk: reopened.disk,
             ranges: Arc::new(RangeTable::new()),
             shape: reopened.shape,
-            kind: FrontKind::Ublk,
-            recovers: Some(reopened.device),
+            kind: reopened.waits.kind(),
+            waits: Some(reopened.waits),
             copier: None,
             front: None,
             link: PathBuf::new(),
@@ -126,7 +126,7 @@ impl Tapped {
 
     /// Whether its device is still to be made, or to be gone on with.
     pub(super) fn is_starting(&self) -> bool {
-        self.front.is_none() && (self.asker.is_some() || self.recovers.is_some())
+        self.front.is_none() && (self.asker.is_some() || self.waits.is_some())
     }
 
     /// Takes note of what the device and the copier have done; whether more writes failed than

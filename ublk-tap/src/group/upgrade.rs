@@ -7,6 +7,7 @@
 
 use super::driver::Driver;
 use super::front::FrontKind;
+use super::tapped::Tapped;
 use super::volume::Place;
 use crate::control::{ReplyTo, UpgradeRequest};
 use crate::failure::Failure;
@@ -41,12 +42,14 @@ impl Driver {
             let text = format!("a volume of {group} is being added; try again when it is there");
             return Some(Failure::refused(text));
         }
-        let mut tapped = self.tapped.values();
-        if let Some(nbd) = tapped.find(|tapped| tapped.kind == FrontKind::Nbd) {
-            let text = format!(
-                "{group}/{} is served over NBD, which is no device that waits; remove it first",
-                nbd.name
-            );
+        let is_cut_off = |tapped: &&Tapped| {
+            let front = tapped.front.as_ref();
+            tapped.kind == FrontKind::Nbd && front.is_some_and(|front| front.is_claimed())
+        };
+        let cut_off = self.tapped.values().find(is_cut_off).filter(|_| !force);
+        if let Some((tapped, front)) = cut_off.and_then(|it| Some((it, it.front.as_ref()?))) {
+            let (name, words) = (&tapped.name, front.in_use_words());
+            let text = format!("{group}/{name}: {words}, or cut it off with --force");
             return Some(Failure::refused(text));
         }
         let is_copied = |index| self.core.place(index).is_some_and(Place::is_copying);

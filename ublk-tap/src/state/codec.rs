@@ -8,7 +8,8 @@
 //!  32  body: group, generation, incarnation, volumes
 //! ```
 
-use super::model::{CleanMark, Registered, Rest, State, Unclean};
+use super::model::{CleanMark, Registered, Rest, Service, State, Unclean};
+use crate::group::FrontKind;
 use wire::limits::{IDENTITY_BYTES_MAX, VOLUMES_MAX};
 use wire::{DecodeError, Reader, Writer};
 use xxhash_rust::xxh3::Xxh3;
@@ -22,10 +23,12 @@ const HEADER_BYTES: usize = 32;
 const MAGIC: &[u8; 8] = b"UTAPSTAT";
 const VERSION: u16 = 1;
 const CLEAN: u8 = 0;
+const UBLK: u8 = 0;
+const NBD: u8 = 1;
 
 /// Most a volume takes: three counts and texts, name, numbers, clean mark.
 const VOLUME_BYTES_MAX: usize =
-    2 + 64 + 2 + IDENTITY_BYTES_MAX + 2 + PATH_BYTES_MAX + 12 + 1 + 24 + 8 + 2 + 64 + 8;
+    2 + 64 + 2 + IDENTITY_BYTES_MAX + 2 + PATH_BYTES_MAX + 12 + 6 + 1 + 24 + 8 + 2 + 64 + 8;
 const _: () =
     assert!(HEADER_BYTES + 2 + 64 + 48 + 2 + VOLUMES_MAX * VOLUME_BYTES_MAX <= SLOT_BYTES);
 
@@ -117,6 +120,7 @@ fn put_volume(writer: &mut Writer, volume: &Registered) {
         .text(&volume.path, PATH_BYTES_MAX)
         .u64(volume.size_bytes)
         .u32(volume.sector_bytes);
+    put_service(writer, volume.service);
     match &volume.rest {
         Rest::Unclean(cause) => {
             writer.u8(*cause as u8);
@@ -130,6 +134,34 @@ fn put_volume(writer: &mut Writer, volume: &Registered) {
                 .mark(mark.at);
         }
     }
+}
+
+fn put_service(writer: &mut Writer, service: Service) {
+    let frontend = match service.frontend {
+        FrontKind::Ublk => UBLK,
+        FrontKind::Nbd => NBD,
+    };
+    writer.u8(frontend).u8(u8::from(service.returns));
+    writer.u16(service.queues).u16(service.depth);
+}
+
+fn parse_service(reader: &mut Reader<'_>) -> Result<Service, DecodeError> {
+    let frontend = match reader.u8()? {
+        UBLK => FrontKind::Ublk,
+        NBD => FrontKind::Nbd,
+        _ => return Err(DecodeError::BadValue("front end")),
+    };
+    let returns = match reader.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err(DecodeError::BadValue("whether it returns")),
+    };
+    Ok(Service {
+        frontend,
+        returns,
+        queues: reader.u16()?,
+        depth: reader.u16()?,
+    })
 }
 
 fn parse_body(bytes: &[u8]) -> Result<State, DecodeError> {
@@ -158,6 +190,7 @@ fn parse_volume(reader: &mut Reader<'_>) -> Result<Registered, DecodeError> {
         path: reader.text("path", PATH_BYTES_MAX)?,
         size_bytes: reader.u64()?,
         sector_bytes: reader.u32()?,
+        service: parse_service(reader)?,
         rest: match reader.u8()? {
             CLEAN => Rest::Clean(CleanMark {
                 incarnation: reader.incarnation()?,

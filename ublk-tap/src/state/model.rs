@@ -1,5 +1,7 @@
 //! The state as values. Pure.
 
+use crate::device::Shape;
+use crate::group::FrontKind;
 use wire::{Generation, Incarnation, Name, Stamp, TimeMark};
 
 /// State of a group on this host.
@@ -22,14 +24,29 @@ pub struct Registered {
     pub name: Name,
     /// Identity of its disk.
     pub identity: String,
-    /// What the disk was last opened as; for texts only.
+    /// What the disk was last opened as.
     pub path: String,
     /// Size of the disk.
     pub size_bytes: u64,
     /// Logical sector of the disk.
     pub sector_bytes: u32,
+    /// What it was last served by.
+    pub service: Service,
     /// How it was left.
     pub rest: Rest,
+}
+
+/// How a volume is served, and whether it is again when its tap is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// What the application uses.
+    pub frontend: FrontKind,
+    /// Queues of its device.
+    pub queues: u16,
+    /// Requests in flight per queue or client.
+    pub depth: u16,
+    /// Nobody has removed it: it comes back when the tap is run.
+    pub returns: bool,
 }
 
 /// How a volume was left.
@@ -121,6 +138,18 @@ impl State {
         let before = self.volumes.len();
         self.volumes.retain(|volume| volume.name != *name);
         self.volumes.len() < before
+    }
+}
+
+impl Service {
+    /// As a device of `shape`, until it is removed.
+    pub fn of(frontend: FrontKind, shape: Shape) -> Self {
+        Self {
+            frontend,
+            queues: shape.queues,
+            depth: shape.depth,
+            returns: true,
+        }
     }
 }
 

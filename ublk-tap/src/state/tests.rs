@@ -2,6 +2,7 @@
 
 use super::codec::{SLOT_BYTES, parse, slot, slot_of_version};
 use super::*;
+use crate::group::FrontKind;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -18,6 +19,12 @@ fn volume(text: &str, rest: Rest) -> Registered {
         path: "/dev/sdc".into(),
         size_bytes: 1 << 30,
         sector_bytes: 512,
+        service: Service {
+            frontend: FrontKind::Nbd,
+            queues: 4,
+            depth: 128,
+            returns: true,
+        },
         rest,
     }
 }
@@ -90,7 +97,7 @@ fn the_bytes_of_a_slot_are_the_documented_ones() {
     };
     assert_eq!(
         hex(&bytes[..24]),
-        "5554415053544154010000005e0000000500000000000000"
+        "555441505354415401000000640000000500000000000000"
     );
     let body = concat!(
         "02007067",
@@ -102,11 +109,12 @@ fn the_bytes_of_a_slot_are_the_documented_ones() {
         "08002f6465762f736463",
         "0000004000000000",
         "00020000",
+        "010104008000",
         "02",
     );
-    assert_eq!(hex(&bytes[32..32 + 0x5e]), body);
-    assert_eq!(hex(&bytes[24..32]), "5607e4cb10a63ede");
-    assert!(bytes[32 + 0x5e..].iter().all(|byte| *byte == 0));
+    assert_eq!(hex(&bytes[32..32 + 0x64]), body);
+    assert_eq!(hex(&bytes[24..32]), "07b96515607ef2e6");
+    assert!(bytes[32 + 0x64..].iter().all(|byte| *byte == 0));
 }
 
 #[test]

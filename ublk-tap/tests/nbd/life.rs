@@ -255,24 +255,84 @@ fn a_tap_told_to_end_parts_with_a_client_that_writes() {
     );
 }
 
+/// SIGKILL; returns when nobody listens any more.
+fn kill_tap(host: &Host) {
+    kill_process(tap_of(host), Signal::KILL).unwrap();
+    eventually("it is dead", || UnixStream::connect(host.socket()).is_err());
+    assert!(host.socket().exists());
+}
+
+#[test]
+fn a_tap_killed_under_load_is_recovered_at_the_same_socket_without_a_copy_again_and_again() {
+    let host = Host::with_volume();
+    let life = host.status()["incarnation"].clone();
+    for _ in 0..3 {
+        let Some(writer) = writer(&host) else { return };
+        kill_tap(&host);
+        drop(writer);
+        let disk = host.file("disk").display().to_string();
+        let again = ["add", &disk, "--group", "pg", "--volume", "data"];
+        let how = ["--frontend", "nbd", "--offline"];
+        host.refused(&[&again[..], &how].concat(), REFUSED, "ublk-tap recover pg");
+        assert!(host.ok(&["status", "pg"]).contains("ublk-tap recover pg"));
+        let said = host.ok(&["recover", "pg"]);
+        let served = format!("pg/data is served again as {}", host.socket().display());
+        assert!(said.contains(&served), "{said}");
+        host.agrees();
+        assert_eq!(host.status()["incarnation"], life, "the stream goes on");
+        assert_eq!(host.volume()["copies"], 1, "nothing is copied again");
+    }
+    assert!(host.ok(&["recover"]).contains("nothing to recover"));
+    host.ok(&["remove", "pg"]);
+    assert!(host.add().contains("nothing needs to be copied"));
+    host.ok(&["remove", "pg"]);
+}
+
+#[test]
+fn a_tap_in_the_foreground_goes_on_by_itself_when_it_is_started_again() {
+    let host = Host::with_volume();
+    let Some(writer) = writer(&host) else { return };
+    kill_tap(&host);
+    drop(writer);
+    let log = fs::File::create(host.path("log")).unwrap();
+    let mut command = host.command(&["run", "--group", "pg"]);
+    let _tap = Running(command.stderr(log).spawn().unwrap());
+    eventually("it serves", || UnixStream::connect(host.socket()).is_ok());
+    host.agrees();
+    assert_eq!(host.volume()["copies"], 1);
+    host.ok(&["remove", "pg"]);
+}
+
+#[test]
+fn a_tap_is_upgraded_between_two_clients_and_not_under_one() {
+    if !can_tap() {
+        return;
+    }
+    let host = Host::with_volume();
+    let tap = tap_of(&host);
+    let mut connected = UnixStream::connect(host.socket()).unwrap();
+    connected.read_exact(&mut [0; 18]).unwrap();
+    host.refused(&["upgrade", "pg"], REFUSED, "cut it off with --force");
+    drop(connected);
+    eventually("the client is gone", || host.volume()["queues"] == 0);
+    let said = host.ok(&["upgrade", "pg"]);
+    assert!(said.contains("pg/data is served again"), "{said}");
+    assert_eq!(tap_of(&host), tap, "the process stays");
+    host.agrees();
+    assert_eq!(host.volume()["copies"], 1);
+    host.ok(&["remove", "pg"]);
+}
+
 #[test]
 fn a_tap_that_was_killed_leaves_a_socket_that_cleanup_removes() {
     let host = Host::with_volume();
     let Some(writer) = writer(&host) else { return };
-    let tap = tap_of(&host);
-    kill_process(tap, Signal::KILL).unwrap();
+    kill_tap(&host);
     drop(writer);
-    eventually("it is dead", || UnixStream::connect(host.socket()).is_err());
-    assert!(host.socket().exists());
-    // Without being cleaned up after: the next tap takes its place, when the dead one's writes are done.
-    let again = host.add();
-    assert!(again.contains("not clean: the tap was killed"), "{again}");
-    host.agrees();
-    kill_process(tap_of(&host), Signal::KILL).unwrap();
-    eventually("it is dead", || UnixStream::connect(host.socket()).is_err());
     host.ok(&["cleanup", "pg"]);
     assert!(!host.path("run/pg").exists());
-    host.add();
+    let again = host.add();
+    assert!(again.contains("not clean: the tap was killed"), "{again}");
     host.agrees();
     host.ok(&["remove", "pg"]);
 }

@@ -91,8 +91,9 @@ fn attend(
     while !ends.load(Ordering::Acquire) {
         let Some(current) = &mut session else {
             session = Session::begin(socket);
-            if session.is_some() {
-                upto.store(0, Ordering::Release);
+            if let Some(begun) = &session {
+                // What is freed was folded before.
+                upto.store(begun.at.0, Ordering::Release);
             }
             std::thread::sleep(Duration::from_millis(5));
             continue;

@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::failure::Failure;
 use crate::group::clerk::{Clerk, Job};
 use crate::group::{
-    Driver, DriverConfig, Front, FrontKind, Fronts, Input, Recovery, Reopened, Roster,
+    Driver, DriverConfig, Front, FrontKind, Fronts, Input, Recovery, Reopened, Roster, Waits,
 };
 use crate::ranges::{HeldRange, Range, RangeTable};
 use crate::settings::{Dirs, Settings};
@@ -165,7 +165,7 @@ impl Host {
                 name: name(volume),
                 path: path.to_path_buf(),
                 disk: Arc::new(Disk::open(path, PATIENCE).unwrap()),
-                device: u32::from(spec.index.0),
+                waits: Waits::Device(u32::from(spec.index.0)),
                 shape: Shape::default(),
                 start: roster.start(spec.index, &found.ring),
             }
