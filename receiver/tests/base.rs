@@ -140,7 +140,7 @@ fn apply(
     for change in changes {
         fold.push(*change).unwrap();
     }
-    let folds = vec![(record.name.volume.clone(), fold)];
+    let folds = vec![(record.name.volume.clone(), fold.finish())];
     let mut source = Maker(changes.to_vec());
     let step = applier.load(&record.name.group, folds, &mut source)?;
     applier.apply(step).map(|_| ())
@@ -260,7 +260,7 @@ fn a_restart_recognises_the_targets_and_refuses_what_was_changed_meanwhile() {
         .unwrap();
     let mut fold = applier.fold(&record.name).unwrap();
     fold.push(changes[0]).unwrap();
-    let folds = vec![(record.name.volume.clone(), fold)];
+    let folds = vec![(record.name.volume.clone(), fold.finish())];
     let step = applier
         .load(group, folds, &mut Maker(changes.to_vec()))
         .unwrap();

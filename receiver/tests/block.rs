@@ -131,7 +131,7 @@ fn a_block_device_is_a_target_bound_by_what_it_is() {
         })
         .unwrap();
     }
-    let folds = vec![(record.name.volume.clone(), fold)];
+    let folds = vec![(record.name.volume.clone(), fold.finish())];
     let step = applier
         .load(&record.name.group, folds, &mut Ones(ones))
         .unwrap();

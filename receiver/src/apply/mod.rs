@@ -29,7 +29,7 @@ pub use step::Step;
 pub use uring::{IN_FLIGHT_MAX, UringDisk};
 
 use crate::catalog::VolumeRecord;
-use crate::fold::{Fold, Plan};
+use crate::fold::{Extent, Fold, Plan};
 use crate::target::{self, Layout, TargetError};
 use std::collections::BTreeMap;
 use wire::{Name, VolumeName};
@@ -151,19 +151,19 @@ impl Applier {
     pub fn load(
         &self,
         group: &Name,
-        folds: Vec<(Name, Fold)>,
+        changes: Vec<(Name, Vec<Extent>)>,
         source: &mut dyn PayloadSource,
     ) -> Result<Step, ApplyError> {
         self.check(group)?;
         let mut plan = Plan::new();
-        let mut volumes = Vec::with_capacity(folds.len());
-        for (volume, fold) in folds {
+        let mut volumes = Vec::with_capacity(changes.len());
+        for (volume, extents) in changes {
             assert!(
                 !volumes.contains(&volume),
                 "volume {volume} is twice in a step"
             );
             let open = self.volume(group, &volume)?;
-            plan.add(&open.layout, &fold.finish());
+            plan.add(&open.layout, &extents);
             volumes.push(volume);
         }
         Ok(Step::load(group.clone(), volumes, plan, source)?)

@@ -103,7 +103,7 @@ fn load(
     for change in changes {
         fold.push(*change).unwrap();
     }
-    applier.load(&volume.group, vec![(volume.volume, fold)], shelf)
+    applier.load(&volume.group, vec![(volume.volume, fold.finish())], shelf)
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn one_step_covers_several_volumes_of_a_group() {
         let mut fold = applier.fold(&name(&format!("db/{volume}"))).unwrap();
         fold.push(shelf.write(stamp, STRIPE_BYTES, 4096, stamp as u8))
             .unwrap();
-        folds.push((Name::new(volume).unwrap(), fold));
+        folds.push((Name::new(volume).unwrap(), fold.finish()));
     }
     let step = applier
         .load(&name("db/wal").group, folds, &mut shelf)

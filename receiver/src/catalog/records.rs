@@ -91,7 +91,7 @@ pub struct StreamState {
 }
 
 /// A point. While a group is frozen it outlives the incarnation it was made in (P7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PointRecord {
     /// The incarnation of its stamp.
     pub incarnation: Incarnation,

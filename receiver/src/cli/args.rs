@@ -1,6 +1,7 @@
 //! The command line as clap reads it.
 
-use crate::config::{ByteSize, DEFAULT_JOURNAL_BYTES_MAX, DEFAULT_PORT};
+use crate::config::{ByteSize, DEFAULT_JOURNAL_BYTES_MAX, DEFAULT_PORT, Span};
+use crate::control::At;
 use clap::{Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -56,6 +57,15 @@ pub enum Verb {
     /// Add, list, remove or export volumes
     #[command(subcommand)]
     Volume(VolumeVerb),
+    /// List the points of a group that can be had
+    Points {
+        /// Its name
+        #[arg(value_name = "GROUP")]
+        group: String,
+        /// As JSON, with documented names
+        #[arg(long)]
+        json: bool,
+    },
     /// Show where everything stands
     Status {
         /// As JSON, with documented names
@@ -90,6 +100,9 @@ pub struct InitArgs {
     /// Most bytes the journal may take
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_JOURNAL_BYTES_MAX))]
     pub journal_max: ByteSize,
+    /// How far back every point is kept, where the journal has room, such as 24h; 0s: only the newest
+    #[arg(long, value_name = "TIME", default_value_t = Span(0))]
+    pub retain: Span,
 }
 
 /// Verbs about volumes.
@@ -128,13 +141,17 @@ pub enum VolumeVerb {
         #[arg(long, value_name = "GROUP/VOLUME")]
         confirm: Option<String>,
     },
-    /// Copy the replica, at its newest applied point, to a new sparse file
+    /// Copy the replica, at a retained point, to a new sparse file
     Export {
         /// Its name
         #[arg(value_name = "GROUP/VOLUME")]
         volume: String,
         /// The file to create
         file: PathBuf,
+        /// `newest`, `oldest`, a stamp, or a time such as 2026-11-21T12:00:00Z: the newest point up
+        /// to then. `points` lists them
+        #[arg(long, value_name = "POINT", default_value_t = At::Newest)]
+        at: At,
     },
 }
 
@@ -158,29 +175,6 @@ impl FromStr for ListenAddr {
     }
 }
 
-/// A span of time in seconds: a number with s, m, h or d.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub u64);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
-        let found = units.into_iter().find_map(|(unit, seconds)| {
-            let digits = text.strip_suffix(unit)?;
-            let number = digits
-                .bytes()
-                .all(|byte| byte.is_ascii_digit())
-                .then_some(digits)?;
-            number.parse::<u64>().ok()?.checked_mul(seconds)
-        });
-        found
-            .map(Self)
-            .ok_or_else(|| format!("{text:?} is not a time such as 90s, 30m, 1h or 2d"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,12 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_and_addresses_are_read_as_written() {
-        assert_eq!("90s".parse(), Ok(Span(90)));
-        assert_eq!("2d".parse(), Ok(Span(172_800)));
-        for bad in ["", "h", "1", "1w", "-1h", "1.5h", "99999999999999999999d"] {
-            assert!(bad.parse::<Span>().is_err(), "{bad:?}");
-        }
+    fn addresses_are_read_as_written() {
         let port = |text: &str| text.parse::<ListenAddr>().map(|address| address.0.port());
         assert_eq!(port("0.0.0.0"), Ok(DEFAULT_PORT));
         assert_eq!(port("[::]:99"), Ok(99));

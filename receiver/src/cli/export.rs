@@ -1,11 +1,12 @@
-//! `volume export`: a file with the content of a volume at its newest applied point.
+//! `volume export`: a file with the content of a volume at a retained point.
 //!
-//! Reads the targets in this process while the daemon holds apply back; the hold ends with it,
-//! however it ends.
+//! Reads the targets in this process while the daemon holds apply back, then puts the records up to
+//! the point on top; the hold ends with it, however it ends.
 
+use super::patch;
 use super::reach::Reach;
 use crate::config::ByteSize;
-use crate::control::{Request, Response};
+use crate::control::{At, Request, Response};
 use crate::failure::{Failure, io_exit};
 use crate::target::{self, ExportProgress, TargetError, VolumeReader};
 use std::io::{IsTerminal, Write};
@@ -16,17 +17,20 @@ use std::time::{Duration, Instant};
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Exports a volume.
-pub(super) fn export(reach: &mut Reach, volume: &str, file: &Path) -> Result<(), Failure> {
+pub(super) fn export(reach: &mut Reach, volume: &str, file: &Path, at: At) -> Result<(), Failure> {
     if file.symlink_metadata().is_ok() {
         let text = format!("{} exists; name a file that does not", file.display());
         return Err(Failure::refused(text));
     }
     let response = reach.ask(&Request::Hold {
         volume: volume.to_owned(),
+        at: Some(at.to_string()),
     })?;
     let Response::Held {
         stamp,
+        time,
         volume: info,
+        journal,
     } = response
     else {
         return Err(super::unexpected(&response));
@@ -36,8 +40,15 @@ pub(super) fn export(reach: &mut Reach, volume: &str, file: &Path) -> Result<(),
     let done = target::export(&mut reader, file, |progress| bar.show(progress));
     bar.end();
     let done = done.map_err(failure)?;
+    if let Some(journal) = journal {
+        patch::patch(reach, &journal, file).inspect_err(|_| {
+            if let Err(error) = std::fs::remove_file(file) {
+                eprintln!("cannot remove the unfinished {}: {error}", file.display());
+            }
+        })?;
+    }
     super::say(&format!(
-        "exported {volume} at stamp {stamp} to {}: {}, {} of it data",
+        "exported {volume} at stamp {stamp} ({time}) to {}: {}, {} of it data",
         file.display(),
         ByteSize(done.total_bytes),
         ByteSize(done.written_bytes)

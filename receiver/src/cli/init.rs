@@ -4,7 +4,7 @@
 
 use super::args::InitArgs;
 use crate::catalog::Catalog;
-use crate::config::{SETTINGS_FILE, Settings, journal_max_in_bounds};
+use crate::config::{SETTINGS_FILE, Settings, journal_max_in_bounds, retain_in_bounds};
 use crate::failure::{Exit, Failure, io_exit};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -104,6 +104,8 @@ fn settings(dir: &Path, args: &InitArgs) -> Result<Settings, Failure> {
     };
     journal_max_in_bounds(args.journal_max)
         .map_err(|reason| Failure::usage(format!("--journal-max {reason}")))?;
+    let retain = retain_in_bounds(args.retain)
+        .map_err(|reason| Failure::usage(format!("--retain {reason}")))?;
     let journal = args
         .journal
         .as_deref()
@@ -120,6 +122,7 @@ fn settings(dir: &Path, args: &InitArgs) -> Result<Settings, Failure> {
         advertise,
         journal_dir,
         journal_bytes_max: args.journal_max.0,
+        retain,
     })
 }
 

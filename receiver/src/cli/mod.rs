@@ -9,6 +9,7 @@ mod confirm;
 mod export;
 mod fsck;
 mod init;
+mod patch;
 mod reach;
 mod show;
 
@@ -69,6 +70,15 @@ fn run(args: Args, serve: Serve) -> Result<(), Failure> {
         },
         Verb::Volume(verb) => volume(&dir, verb),
         Verb::Fsck { json } => fsck::fsck(&Settings::load(&dir)?, json),
+        Verb::Points { group, json } => match ask(
+            &dir,
+            &Request::Points {
+                group: group.clone(),
+            },
+        )? {
+            Response::Points { runs } => say(&show::points(&group, &runs, json)?),
+            other => Err(unexpected(&other)),
+        },
         Verb::Status { json, watch } => show::status(|| reach(&dir), json, watch),
     }
 }
@@ -135,7 +145,9 @@ fn volume(dir: &Path, verb: VolumeVerb) -> Result<(), Failure> {
                 other => Err(unexpected(&other)),
             }
         }
-        VolumeVerb::Export { volume, file } => export::export(&mut reach(dir)?, &volume, &file),
+        VolumeVerb::Export { volume, file, at } => {
+            export::export(&mut reach(dir)?, &volume, &file, at)
+        }
     }
 }
 

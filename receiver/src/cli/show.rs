@@ -2,7 +2,7 @@
 
 use super::reach::Reach;
 use crate::config::ByteSize;
-use crate::control::{GroupStatus, Request, Response, Status, VolumeInfo, VolumeStatus};
+use crate::control::{GroupStatus, PointRun, Request, Response, Status, VolumeInfo, VolumeStatus};
 use crate::failure::{Exit, Failure};
 use serde::Serialize;
 use std::fmt::Write;
@@ -56,6 +56,42 @@ pub(super) fn volumes(volumes: &[VolumeInfo], as_json: bool) -> Result<String, F
     let rows: Vec<[String; 5]> = volumes.iter().map(row).collect();
     let head = ["VOLUME", "SOURCE", "SIZE", "SECTOR", "TARGETS"].map(str::to_owned);
     Ok(table(&head, &rows))
+}
+
+/// The points of a group as a table or as JSON.
+pub(super) fn points(group: &str, runs: &[PointRun], as_json: bool) -> Result<String, Failure> {
+    let points = runs.iter().map(|run| run.points).sum();
+    if as_json {
+        return json(&Points {
+            group,
+            points,
+            runs,
+        });
+    }
+    if runs.is_empty() {
+        return Ok(format!("{group}: no complete point yet"));
+    }
+    let rows: Vec<[String; 5]> = runs.iter().map(run_row).collect();
+    let head = ["FROM", "TO", "FIRST STAMP", "LAST STAMP", "POINTS"].map(str::to_owned);
+    let table = table(&head, &rows);
+    Ok(format!("{table}\n{group}: {points} points can be had"))
+}
+
+#[derive(Serialize)]
+struct Points<'a> {
+    group: &'a str,
+    points: u64,
+    runs: &'a [PointRun],
+}
+
+fn run_row(run: &PointRun) -> [String; 5] {
+    [
+        run.first.clone(),
+        run.last.clone(),
+        run.first_stamp.to_string(),
+        run.last_stamp.to_string(),
+        run.points.to_string(),
+    ]
 }
 
 /// What `volume add` says; also where a disk has nothing of its own to be recognised by.
@@ -174,9 +210,15 @@ fn tell_group(text: &mut String, group: &GroupStatus) {
         bad.join(", ") + " not ok"
     };
     let (name, mode) = (&group.group, &group.mode);
+    let window = match group.window_seconds {
+        Some(seconds) if group.retain_seconds > 0 => {
+            format!("window {} \u{b7} ", rounded(seconds))
+        }
+        _ => String::new(),
+    };
     push(
         text,
-        &format!("{name}: {point} \u{b7} mode {mode} \u{b7} {volumes}"),
+        &format!("{name}: {point} \u{b7} {window}mode {mode} \u{b7} {volumes}"),
     );
     if let Some(reason) = &group.reason {
         push(text, &format!("  {reason}"));
@@ -201,6 +243,16 @@ fn tell_group(text: &mut String, group: &GroupStatus) {
     );
     for volume in &group.volumes {
         tell_volume(text, volume);
+    }
+}
+
+/// A time in the largest unit of which there is one at least.
+fn rounded(seconds: f64) -> String {
+    let units = [(86_400.0, "d"), (3600.0, "h"), (60.0, "min")];
+    let unit = units.iter().find(|(length, _)| seconds >= *length);
+    match unit {
+        Some((length, unit)) => format!("{:.1} {unit}", seconds / length),
+        None => format!("{seconds:.1} s"),
     }
 }
 

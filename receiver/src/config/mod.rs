@@ -3,8 +3,10 @@
 //! Written once by `init`; an operator may edit it, `serve` reads it at its start.
 
 mod size;
+mod span;
 
 pub use size::{ByteSize, SizeError};
+pub use span::Span;
 
 use crate::journal::{JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN};
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Name of the settings file.
 pub const SETTINGS_FILE: &str = "receiver.toml";
@@ -19,6 +22,8 @@ pub const SETTINGS_FILE: &str = "receiver.toml";
 pub const DEFAULT_PORT: u16 = 7800;
 /// Bound of the journal where none is named.
 pub const DEFAULT_JOURNAL_BYTES_MAX: u64 = 8 << 30;
+/// Longest time for which points may be kept.
+const RETAIN_S_MAX: u64 = 365 * 86_400;
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// The settings.
@@ -34,6 +39,8 @@ pub struct Settings {
     pub journal_dir: PathBuf,
     /// Most bytes the journal may take.
     pub journal_bytes_max: u64,
+    /// How far back every point is kept, where the journal has room; zero: only the newest.
+    pub retain: Duration,
 }
 
 /// The file as it is written.
@@ -44,6 +51,12 @@ struct File {
     advertise: String,
     journal: PathBuf,
     journal_max: String,
+    #[serde(default = "nothing_retained")]
+    retain: String,
+}
+
+fn nothing_retained() -> String {
+    Span(0).to_string()
 }
 
 /// Why the settings cannot be used.
@@ -94,12 +107,16 @@ impl Settings {
             .parse()
             .map_err(|e: SizeError| bad(e.to_string()))?;
         journal_max_in_bounds(max).map_err(|reason| bad(format!("journal_max {reason}")))?;
+        let retain = file.retain.parse::<Span>();
+        let retain = retain.and_then(retain_in_bounds);
+        let retain = retain.map_err(|reason| bad(format!("retain: {reason}")))?;
         Ok(Self {
             dir: dir.to_owned(),
             listen: file.listen,
             advertise: file.advertise,
             journal_dir: dir.join(file.journal),
             journal_bytes_max: max.0,
+            retain,
         })
     }
 
@@ -117,6 +134,7 @@ impl Settings {
             advertise: self.advertise.clone(),
             journal: self.journal_dir.clone(),
             journal_max,
+            retain: Span(self.retain.as_secs()).to_string(),
         };
         let text = toml::to_string(&file).map_err(|error| SettingsError::Bad {
             path: path.clone(),
@@ -154,6 +172,14 @@ pub fn journal_max_in_bounds(max: ByteSize) -> Result<(), String> {
         JOURNAL_BYTES_MIN..=JOURNAL_BYTES_MAX => Ok(()),
         _ => Err(format!("is {max}, at most {most} is possible")),
     }
+}
+
+/// The span as a time, if points may be kept that long; if not, why, in words.
+pub fn retain_in_bounds(retain: Span) -> Result<Duration, String> {
+    if retain.0 > RETAIN_S_MAX {
+        return Err(format!("{retain} is more than {}", Span(RETAIN_S_MAX)));
+    }
+    Ok(Duration::from_secs(retain.0))
 }
 
 fn read_bounded(path: &Path) -> io::Result<String> {
@@ -197,6 +223,7 @@ mod tests {
             advertise: "backup.example:7800".into(),
             journal_dir: dir.join("journal"),
             journal_bytes_max: 8 << 30,
+            retain: Duration::from_secs(90),
         }
     }
 
@@ -249,7 +276,11 @@ mod tests {
             Settings::load(dir.path()).unwrap().journal_dir,
             dir.path().join("j")
         );
+        let retain = Settings::load(dir.path()).unwrap().retain;
+        assert_eq!(retain, Duration::ZERO, "as long as nobody says otherwise");
         for (from, to) in [
+            ("1GiB'", "1GiB'\nretain = '24'"),
+            ("1GiB'", "1GiB'\nretain = '366d'"),
             ("1GiB", "1GB"),
             ("1GiB", "1MiB"),
             ("1GiB", "1025GiB"),

@@ -1,10 +1,12 @@
 //! The seam to the running daemon: what the verbs need of it.
 
+use super::message::JournalPlace;
+use super::points::{At, Cursor, Page, PointRun};
 use super::status::{GroupStatus, Status, VolumeStatus, iso_8601};
-use crate::catalog::{Catalog, CatalogError, StreamState, VolumeRecord, VolumeState};
+use crate::catalog::{Catalog, CatalogError, PointRecord, StreamState, VolumeRecord, VolumeState};
 use crate::config::Settings;
 use std::sync::Arc;
-use wire::{Name, Stamp, VolumeName};
+use wire::{Name, VolumeName};
 
 /// The live half of the verbs. Calls block; they come from the threads of the control socket.
 pub trait Daemon: Send + Sync {
@@ -21,15 +23,24 @@ pub trait Daemon: Send + Sync {
     /// leaves it as it is.
     fn volume_removing(&self, volume: &VolumeName) -> Result<(), String>;
 
+    /// The retained points of a group, oldest first.
+    fn points(&self, group: &Name) -> Result<Vec<PointRun>, String>;
+
     /// Ends the running step, then applies nothing of the volume's group until the hold is
-    /// dropped. Refused if the base holds no complete point of the volume.
-    fn hold(&self, volume: &VolumeName) -> Result<Box<dyn Hold>, String>;
+    /// dropped. Refused if the volume is not part of the point.
+    fn hold(&self, volume: &VolumeName, at: At) -> Result<Box<dyn Hold>, String>;
 }
 
 /// Apply is held back for as long as this lives.
 pub trait Hold: Send {
-    /// The base holds the records up to here, and no others.
-    fn stamp(&self) -> Stamp;
+    /// The point that is held: the base, and the records of all pages on top of it.
+    fn point(&self) -> PointRecord;
+
+    /// The next of those records.
+    fn page(&self, after: Option<Cursor>) -> Result<Page, String>;
+
+    /// Where they lie; none if there are none.
+    fn journal(&self) -> Option<JournalPlace>;
 }
 
 /// Stands in for the daemon while none runs: what the catalog says is all there is.
@@ -39,11 +50,19 @@ pub struct Stopped {
     catalog: Arc<Catalog>,
 }
 
-struct Still(Stamp);
+struct Still(PointRecord);
 
 impl Hold for Still {
-    fn stamp(&self) -> Stamp {
+    fn point(&self) -> PointRecord {
         self.0
+    }
+
+    fn page(&self, _after: Option<Cursor>) -> Result<Page, String> {
+        Ok(Page::default())
+    }
+
+    fn journal(&self) -> Option<JournalPlace> {
+        None
     }
 }
 
@@ -136,7 +155,24 @@ impl Daemon for Stopped {
         Ok(())
     }
 
-    fn hold(&self, volume: &VolumeName) -> Result<Box<dyn Hold>, String> {
+    fn points(&self, group: &Name) -> Result<Vec<PointRun>, String> {
+        let state = self
+            .catalog
+            .stream(group)
+            .map_err(|error| error.to_string())?;
+        let point = state.and_then(|state| state.point);
+        let runs = point.map(|point| PointRun::new(point, point, 1));
+        Ok(Vec::from_iter(runs))
+    }
+
+    fn hold(&self, volume: &VolumeName, at: At) -> Result<Box<dyn Hold>, String> {
+        if at != At::Oldest && !self.settings.retain.is_zero() {
+            return Err(
+                "the receiver is not running, and only the oldest point lies on the targets: start \
+                 it with `serve`, or ask for that with --at oldest"
+                    .into(),
+            );
+        }
         let state = self
             .catalog
             .stream(&volume.group)
@@ -162,6 +198,6 @@ impl Daemon for Stopped {
                 volume.group
             ));
         }
-        Ok(Box::new(Still(point.stamp)))
+        Ok(Box::new(Still(point)))
     }
 }

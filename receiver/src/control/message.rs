@@ -1,5 +1,6 @@
 //! What is said over the control socket: one JSON object per line, a request, then its response.
 
+use super::points::{Cursor, Page, PointRun};
 use super::status::Status;
 use crate::failure::Exit;
 use crate::target::TargetIdentity;
@@ -33,10 +34,22 @@ pub enum Request {
         /// GROUP/VOLUME.
         volume: String,
     },
+    /// The retained points of a group.
+    Points {
+        /// The group.
+        group: String,
+    },
     /// Hold apply of the volume's group back for as long as this connection lasts.
     Hold {
         /// GROUP/VOLUME.
         volume: String,
+        /// Which point is wanted; the newest, if nothing is said.
+        at: Option<String>,
+    },
+    /// The records between the base and the point of the volume that is held.
+    Page {
+        /// Where the page begins; none for the first.
+        after: Option<Cursor>,
     },
 }
 
@@ -81,13 +94,24 @@ pub enum Response {
     },
     /// To `volume-remove`.
     Removed(VolumeInfo),
+    /// To `points`: oldest first.
+    Points {
+        /// Runs of points.
+        runs: Vec<PointRun>,
+    },
     /// To `hold`.
     Held {
-        /// The volume's content is that after this stamp.
+        /// The volume's content is that after this stamp, with the pages on top of the targets.
         stamp: u64,
+        /// The time of the point, ISO 8601.
+        time: String,
         /// The volume.
         volume: VolumeInfo,
+        /// Where the records of the pages lie; none if there are no pages.
+        journal: Option<JournalPlace>,
     },
+    /// To `page`.
+    Page(Page),
     /// The verb was refused or failed; nothing was changed.
     Refused {
         /// How the command line ends.
@@ -95,6 +119,17 @@ pub enum Response {
         /// One line: cause and next step.
         text: String,
     },
+}
+
+/// A journal that can be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalPlace {
+    /// Directory of its segments.
+    pub dir: PathBuf,
+    /// Its id, in hexadecimal.
+    pub id: String,
+    /// Size of its segments.
+    pub segment_bytes: u64,
 }
 
 /// A registered volume.

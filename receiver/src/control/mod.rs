@@ -11,6 +11,7 @@ mod daemon;
 mod line;
 mod message;
 mod operator;
+mod points;
 mod server;
 mod status;
 
@@ -20,8 +21,9 @@ mod tests;
 pub use client::{Client, ClientError};
 pub use daemon::{Daemon, Hold, Stopped};
 pub use line::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
-pub use message::{Request, Response, TargetInfo, VolumeAdd, VolumeInfo};
+pub use message::{JournalPlace, Request, Response, TargetInfo, VolumeAdd, VolumeInfo};
 pub use operator::Operator;
+pub use points::{At, Cursor, Page, Patch, PointRun};
 pub use server::{CONNECTIONS_MAX, Server};
 pub use status::{
     GroupStatus, JournalStatus, SourceStatus, Status, UNKNOWN_RANGES_SHOWN, UnknownRange,

@@ -2,7 +2,8 @@
 
 use super::daemon::{Daemon, Hold};
 use super::message::{Request, Response, TargetInfo, VolumeAdd, VolumeInfo};
-use super::status::{SourceStatus, Status};
+use super::points::{At, Cursor};
+use super::status::{SourceStatus, Status, iso_8601};
 use crate::catalog::{Catalog, TargetRecord, TokenRecord, VolumeRecord};
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
@@ -54,7 +55,9 @@ impl Operator {
             Request::VolumeAdd(add) => self.volume_add(add),
             Request::VolumeList => self.volume_list(),
             Request::VolumeRemove { volume } => self.volume_remove(volume),
-            Request::Hold { volume } => self.hold(volume, hold),
+            Request::Points { group } => self.points(group),
+            Request::Hold { volume, at } => self.hold(volume, at.as_deref(), hold),
+            Request::Page { after } => page(hold.as_deref(), *after),
         };
         done.unwrap_or_else(|Failure { exit, text }| Response::Refused { exit, text })
     }
@@ -211,19 +214,38 @@ impl Operator {
         Ok(Response::Removed(VolumeInfo::new(&record)))
     }
 
-    fn hold(&self, volume: &str, hold: &mut Option<Box<dyn Hold>>) -> Result<Response, Failure> {
+    fn points(&self, group: &str) -> Result<Response, Failure> {
+        let group = name(group)?;
+        if self.catalog.group_volumes(&group)?.is_empty() {
+            return Err(Failure::refused(format!("there is no group {group} here")));
+        }
+        let runs = self.daemon.points(&group).map_err(Failure::refused)?;
+        Ok(Response::Points { runs })
+    }
+
+    fn hold(
+        &self,
+        volume: &str,
+        at: Option<&str>,
+        hold: &mut Option<Box<dyn Hold>>,
+    ) -> Result<Response, Failure> {
         if hold.is_some() {
             return Err(Failure::usage("this connection holds a volume already"));
         }
         let volume = volume_name(volume)?;
         let record = self.catalog.volume(&volume)?;
         let record = record.ok_or(crate::catalog::CatalogError::NoVolume(volume))?;
-        let held = self.daemon.hold(&record.name).map_err(Failure::refused)?;
-        let stamp = held.stamp().0;
+        let at = at.map_or(Ok(At::Newest), str::parse);
+        let at = at.map_err(Failure::usage)?;
+        let held = self.daemon.hold(&record.name, at);
+        let held = held.map_err(Failure::refused)?;
+        let (point, journal) = (held.point(), held.journal());
         *hold = Some(held);
         Ok(Response::Held {
-            stamp,
+            stamp: point.stamp.0,
+            time: iso_8601(point.mark),
             volume: VolumeInfo::new(&record),
+            journal,
         })
     }
 
@@ -266,6 +288,12 @@ impl VolumeInfo {
             targets: targets.collect(),
         })
     }
+}
+
+fn page(hold: Option<&dyn Hold>, after: Option<Cursor>) -> Result<Response, Failure> {
+    let hold = hold.ok_or_else(|| Failure::usage("this connection holds no volume"))?;
+    let page = hold.page(after).map_err(Failure::failed)?;
+    Ok(Response::Page(page))
 }
 
 fn name(text: &str) -> Result<Name, Failure> {

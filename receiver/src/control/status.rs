@@ -78,6 +78,16 @@ pub struct GroupStatus {
     pub recoverable_age_seconds: Option<f64>,
     /// Stamp of the newest complete point.
     pub recoverable_stamp: u64,
+    /// Time of the oldest point that can be had, ISO 8601; none before the first.
+    pub recoverable_from: Option<String>,
+    /// How many points can be had.
+    pub points: u64,
+    /// Time from the oldest to the newest of them.
+    pub window_seconds: Option<f64>,
+    /// About what their records take in the journal.
+    pub window_bytes: u64,
+    /// The window asked for, `retain` in the settings.
+    pub retain_seconds: u64,
     /// `waiting`, `first copy`, `async`, `frozen`, `refused`, `failed` or `stopped`.
     pub mode: String,
     /// Why, in words, where there is something to say.

@@ -24,8 +24,19 @@ struct Notes {
 struct Held(Arc<AtomicUsize>);
 
 impl Hold for Held {
-    fn stamp(&self) -> Stamp {
-        Stamp(42)
+    fn point(&self) -> PointRecord {
+        PointRecord {
+            stamp: Stamp(42),
+            ..PointRecord::default()
+        }
+    }
+
+    fn page(&self, _after: Option<Cursor>) -> Result<Page, String> {
+        Ok(Page::default())
+    }
+
+    fn journal(&self) -> Option<JournalPlace> {
+        None
     }
 }
 
@@ -66,7 +77,11 @@ impl Daemon for Notes {
         self.note(format!("removing {volume}"))
     }
 
-    fn hold(&self, volume: &VolumeName) -> Result<Box<dyn Hold>, String> {
+    fn points(&self, _group: &Name) -> Result<Vec<PointRun>, String> {
+        Ok(Vec::new())
+    }
+
+    fn hold(&self, volume: &VolumeName, _at: At) -> Result<Box<dyn Hold>, String> {
         self.note(format!("hold {volume}"))?;
         self.holds.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(Held(self.holds.clone())))
@@ -88,6 +103,7 @@ impl Site {
             advertise: "backup:7800".into(),
             journal_dir: dir.path().join("journal"),
             journal_bytes_max: 1 << 30,
+            retain: Duration::ZERO,
         };
         std::fs::create_dir(settings.identity_dir()).unwrap();
         let identity = link::Identity::generate(std::time::SystemTime::now()).unwrap();
@@ -228,6 +244,7 @@ fn a_hold_lasts_as_long_as_its_connection() {
     client.ask(&site.add("db/wal", "t")).unwrap();
     let hold = Request::Hold {
         volume: "db/wal".into(),
+        at: None,
     };
     assert!(matches!(
         client.ask(&hold),
@@ -253,6 +270,7 @@ fn the_server_ends_holds_and_connections_when_it_stops() {
     client
         .ask(&Request::Hold {
             volume: "db/wal".into(),
+            at: None,
         })
         .unwrap();
     drop(server);
@@ -343,6 +361,7 @@ fn a_stopped_receiver_says_what_the_catalog_knows() {
     operator.answer(&site.add("db/wal", "t"), &mut None);
     let hold = Request::Hold {
         volume: "db/wal".into(),
+        at: None,
     };
     let refusal = refused(operator.answer(&hold, &mut None));
     assert!(refusal.1.contains("no complete point"), "{}", refusal.1);

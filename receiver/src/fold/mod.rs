@@ -21,10 +21,10 @@ pub use plan::{DiskPlan, DiskWrite, Piece, Plan, RecordRead, WRITE_BYTES_MAX, Wr
 use std::collections::BTreeMap;
 use wire::Stamp;
 
-/// Most payload bytes a step may push before it ends: the applier holds what is left of them.
+/// Most payload bytes a step may leave behind: the applier holds them.
 pub const STEP_DATA_BYTES_MAX: u64 = 64 << 20;
 
-/// Most changes a step may push before it ends.
+/// Most changes a step may push before it ends; of 4 KiB each they are 256 MiB.
 pub const STEP_CHANGES_MAX: usize = 65_536;
 
 /// Why a change cannot be folded. A record like this was let in by mistake: it is not applied.
@@ -54,6 +54,7 @@ pub struct Fold {
     pieces: BTreeMap<u64, Covered>,
     newest: Option<Stamp>,
     changes: usize,
+    /// Payload bytes that are left.
     data_bytes: u64,
 }
 
@@ -62,6 +63,16 @@ pub struct Fold {
 struct Covered {
     end_bytes: u64,
     content: Content,
+}
+
+impl Covered {
+    /// Payload bytes of the piece, which begins at `offset_bytes`.
+    fn data_bytes(&self, offset_bytes: u64) -> u64 {
+        match self.content {
+            Content::Data(_) => self.end_bytes - offset_bytes,
+            Content::Zero => 0,
+        }
+    }
 }
 
 impl Fold {
@@ -97,14 +108,12 @@ impl Fold {
         }
         self.newest = Some(change.stamp);
         self.changes += 1;
-        if matches!(change.effect, Effect::Data(_)) {
-            self.data_bytes += change.range.len_bytes;
-        }
         self.carve(change.range);
         let covered = Covered {
             end_bytes: change.range.end_bytes(),
             content: change.content(),
         };
+        self.data_bytes += covered.data_bytes(change.range.offset_bytes);
         let before = self.pieces.insert(change.range.offset_bytes, covered);
         assert!(before.is_none(), "a carved range still holds a piece");
         Ok(())
@@ -133,7 +142,7 @@ impl Fold {
         extents
     }
 
-    /// Payload bytes pushed so far, overwritten ones included.
+    /// Payload bytes that are left of the changes pushed so far.
     pub fn data_bytes(&self) -> u64 {
         self.data_bytes
     }
@@ -165,10 +174,12 @@ impl Fold {
         {
             let tail = *before;
             before.end_bytes = start;
+            self.data_bytes -= tail.data_bytes(start);
             self.keep_after(end, tail);
         }
         while let Some((&inside, _)) = self.pieces.range(start..end).next() {
             if let Some(tail) = self.pieces.remove(&inside) {
+                self.data_bytes -= tail.data_bytes(inside);
                 self.keep_after(end, tail);
             }
         }
@@ -177,6 +188,7 @@ impl Fold {
     /// Puts back what a cut piece still covers from `offset_bytes` on.
     fn keep_after(&mut self, offset_bytes: u64, tail: Covered) {
         if tail.end_bytes > offset_bytes {
+            self.data_bytes += tail.data_bytes(offset_bytes);
             self.pieces.insert(offset_bytes, tail);
         }
     }

@@ -4,8 +4,15 @@ use crate::fold::{ByteRange, RecordAt};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::{RecordHeader, RecordKind, Stamp, TimeMark, VolumeIndex};
 
-/// Most records of a group that may wait to be applied; half a gibibyte of positions.
+/// Most records of a group in its window and ahead of it; half a gibibyte of positions.
 pub const INDEX_RECORDS_MAX: usize = 1 << 24;
+
+/// Most records of a run. Its memory doubles up to here, then a new one begins: a long window takes
+/// what its records take, and no array is ever copied whole.
+const RUN_SLOTS_MAX: usize = 4096;
+
+/// What a record takes in the journal beside its payload: headers, and half a padding.
+const RECORD_OVERHEAD_BYTES: u64 = 160;
 
 /// A durable record: what apply needs to know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +77,15 @@ impl Slot {
     pub fn is_void(&self) -> bool {
         self.void
     }
+
+    /// About what it takes in the journal.
+    fn journal_bytes(&self) -> u64 {
+        let payload = match self.kind {
+            RecordKind::Write | RecordKind::Copy => u64::from(self.length_bytes),
+            _ => 0,
+        };
+        RECORD_OVERHEAD_BYTES + payload
+    }
 }
 
 /// Records by stamp: runs of contiguous ones up to the prefix, others ahead of it.
@@ -84,15 +100,49 @@ pub(super) struct Index {
     /// Void stamps whose records are not here.
     voids: BTreeSet<Stamp>,
     len: usize,
+    /// Of those up to the prefix.
+    bytes: u64,
 }
 
 #[derive(Debug)]
 struct Run {
     first: Stamp,
     slots: VecDeque<Slot>,
+    /// What its records take in the journal.
+    bytes: u64,
+    /// Lowest segment any of its records has lain in.
+    segment: u32,
 }
 
 impl Run {
+    fn new(first: Stamp) -> Self {
+        let (slots, segment) = (VecDeque::new(), u32::MAX);
+        Self {
+            first,
+            slots,
+            bytes: 0,
+            segment,
+        }
+    }
+
+    /// Whether the record at `stamp` is its next.
+    fn takes(&self, stamp: Stamp) -> bool {
+        self.end() == stamp && self.slots.len() < RUN_SLOTS_MAX
+    }
+
+    fn push(&mut self, slot: Slot) {
+        self.bytes += slot.journal_bytes();
+        self.segment = self.segment.min(slot.segment);
+        self.slots.push_back(slot);
+    }
+
+    fn pop(&mut self) -> Option<Slot> {
+        let slot = self.slots.pop_front()?;
+        self.bytes -= slot.journal_bytes();
+        self.first = self.first.next();
+        Some(slot)
+    }
+
     /// The stamp after its last.
     fn end(&self) -> Stamp {
         Stamp(self.first.0 + self.slots.len() as u64)
@@ -114,6 +164,7 @@ impl Index {
             base_mark: mark,
             voids: BTreeSet::new(),
             len: 0,
+            bytes: 0,
         }
     }
 
@@ -160,12 +211,14 @@ impl Index {
         assert!(stamp == self.prefix.next(), "the prefix grows by one");
         slot.mark = slot.mark.lifted_above(self.last_mark);
         (self.prefix, self.last_mark) = (stamp, slot.mark);
+        self.bytes += slot.journal_bytes();
         match self.runs.back_mut() {
-            Some(run) if run.end() == stamp => run.slots.push_back(slot),
-            _ => self.runs.push_back(Run {
-                first: stamp,
-                slots: VecDeque::from([slot]),
-            }),
+            Some(run) if run.takes(stamp) => run.push(slot),
+            _ => {
+                let mut run = Run::new(stamp);
+                run.push(slot);
+                self.runs.push_back(run);
+            }
         }
     }
 
@@ -204,10 +257,10 @@ impl Index {
     pub(super) fn forget(&mut self, applied: Stamp) {
         while let Some(run) = self.runs.front_mut() {
             while run.first <= applied
-                && let Some(slot) = run.slots.pop_front()
+                && let Some(slot) = run.pop()
             {
                 self.base_mark = slot.mark;
-                run.first = run.first.next();
+                self.bytes -= slot.journal_bytes();
                 self.len -= 1;
             }
             if !run.slots.is_empty() {
@@ -223,7 +276,8 @@ impl Index {
         after: Stamp,
         upto: Stamp,
     ) -> impl Iterator<Item = (Stamp, &Slot)> + use<'_> {
-        let runs = self.runs.iter().filter(move |run| run.end() > after.next());
+        let begin = self.runs.partition_point(|run| run.end() <= after.next());
+        let runs = self.runs.range(begin..);
         let runs = runs.take_while(move |run| run.first <= upto);
         runs.flat_map(move |run| {
             let from = usize::try_from(after.next().records_since(run.first)).unwrap_or(usize::MAX);
@@ -236,8 +290,7 @@ impl Index {
 
     /// Time of the record at `stamp`, or of the last one before it.
     pub(super) fn mark_at(&self, stamp: Stamp) -> TimeMark {
-        let run = self.runs.iter().rev().find(|run| run.first <= stamp);
-        let slot = run.and_then(|run| {
+        let slot = self.run(stamp).and_then(|run| {
             let at = run.position(stamp).unwrap_or(run.slots.len() - 1);
             run.slots.get(at)
         });
@@ -245,16 +298,61 @@ impl Index {
     }
 
     pub(super) fn is_void(&self, stamp: Stamp) -> bool {
-        let run = self.runs.iter().rev().find(|run| run.first <= stamp);
-        let slot = run.and_then(|run| run.slots.get(run.position(stamp)?));
+        let slot = self
+            .run(stamp)
+            .and_then(|run| run.slots.get(run.position(stamp)?));
         slot.is_none_or(|slot| slot.void)
+    }
+
+    /// About what the records up to the prefix take in the journal.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The same, of those up to `upto` only.
+    pub(super) fn bytes_upto(&self, upto: Stamp) -> u64 {
+        let whole = self.runs.partition_point(|run| run.end() <= upto.next());
+        let bytes: u64 = self.runs.range(..whole).map(|run| run.bytes).sum();
+        let part = self.runs.get(whole).filter(|run| run.first <= upto);
+        let slots = part.map_or(0, |run| upto.next().records_since(run.first) as usize);
+        let part = part.into_iter().flat_map(|run| run.slots.range(..slots));
+        bytes + part.map(Slot::journal_bytes).sum::<u64>()
+    }
+
+    /// The last record that is not younger than `mark`.
+    pub(super) fn last_before(&self, mark: TimeMark) -> Option<Stamp> {
+        let old = |slot: &Slot| slot.mark <= mark;
+        let runs = self
+            .runs
+            .partition_point(|run| run.slots.front().is_some_and(old));
+        let run = self.runs.get(runs.checked_sub(1)?)?;
+        let count = run.slots.partition_point(old) as u64;
+        Some(Stamp(run.first.0 + count).prev())
+    }
+
+    /// The last record up to the prefix that lies in `segment` or an older one.
+    pub(super) fn last_in(&self, segment: u64) -> Option<Stamp> {
+        let old = |lies: u32| u64::from(lies) <= segment;
+        let runs = self.runs.iter().rev().filter(|run| old(run.segment));
+        let mut found = runs.filter_map(|run| {
+            let at = run.slots.iter().rposition(|slot| old(slot.segment))?;
+            Some(Stamp(run.first.0 + at as u64))
+        });
+        found.next()
+    }
+
+    /// The run that holds `stamp`, or the last before it.
+    fn run(&self, stamp: Stamp) -> Option<&Run> {
+        let after = self.runs.partition_point(|run| run.first <= stamp);
+        self.runs.get(after.checked_sub(1)?)
     }
 
     fn slot_mut(&mut self, stamp: Stamp) -> Option<&mut Slot> {
         if stamp > self.prefix {
             return self.ahead.get_mut(&stamp);
         }
-        let run = self.runs.iter_mut().rev().find(|run| run.first <= stamp)?;
+        let after = self.runs.partition_point(|run| run.first <= stamp);
+        let run = self.runs.get_mut(after.checked_sub(1)?)?;
         let at = run.position(stamp)?;
         run.slots.get_mut(at)
     }

@@ -387,6 +387,26 @@ impl Intake {
         self.index.len()
     }
 
+    /// About what the durable prefix above the base takes in the journal.
+    pub fn bytes_waiting(&self) -> u64 {
+        self.index.bytes()
+    }
+
+    /// The same, of the records up to `upto` only.
+    pub fn bytes_waiting_upto(&self, upto: Stamp) -> u64 {
+        self.index.bytes_upto(upto)
+    }
+
+    /// The last record above the base that is not younger than `mark`.
+    pub fn last_before(&self, mark: TimeMark) -> Option<Stamp> {
+        self.index.last_before(mark)
+    }
+
+    /// The last record above the base that lies in `segment` of the journal or an older one.
+    pub fn last_in(&self, segment: u64) -> Option<Stamp> {
+        self.index.last_in(segment)
+    }
+
     /// Bytes of copy and zero records of the volume since it joined last.
     pub fn copied_bytes(&self, volume: &Name) -> u64 {
         let of = |spec: &&VolumeSpec| spec.name == *volume;

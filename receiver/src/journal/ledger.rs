@@ -210,6 +210,11 @@ impl Ledger {
             .collect()
     }
 
+    /// The last of the `count` oldest segments in use.
+    pub(super) fn oldest(&self, count: usize) -> Option<u64> {
+        self.segments.keys().nth(count.checked_sub(1)?).copied()
+    }
+
     /// How many segments are in use.
     pub(super) fn segments(&self) -> u64 {
         self.segments.len() as u64

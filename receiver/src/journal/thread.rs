@@ -26,6 +26,8 @@ pub trait Sink: Send {
     fn durable(&mut self, entries: Vec<(StreamNumber, Durable)>);
     /// Records are to be taken, or not to be.
     fn room(&mut self, room: bool);
+    /// Room runs out: this segment and older ones are wanted back; none when there is enough.
+    fn pressed(&mut self, upto: Option<u64>);
     /// Nothing will become durable any more.
     fn failed(&mut self, reason: &str);
 }
@@ -98,6 +100,7 @@ impl Journal {
             queue: VecDeque::new(),
             holds: VecDeque::new(),
             full: false,
+            pressed: None,
         };
         driver.publish(None);
         let thread = std::thread::Builder::new()
@@ -159,6 +162,7 @@ struct Driver<S: Store> {
     /// For each queued batch: entries not yet durable, and what it holds.
     holds: VecDeque<(usize, Option<Box<dyn Any + Send>>)>,
     full: bool,
+    pressed: Option<u64>,
 }
 
 impl<S: Store> Driver<S> {
@@ -254,6 +258,11 @@ impl<S: Store> Driver<S> {
         if full != self.full {
             self.full = full;
             self.sink.room(!full);
+        }
+        let pressed = self.writer.wanted_back();
+        if pressed != self.pressed {
+            self.pressed = pressed;
+            self.sink.pressed(pressed);
         }
         *lock(&self.shared.facts) = Facts {
             bytes: self.writer.segments() * self.writer.segment_bytes(),

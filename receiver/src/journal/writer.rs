@@ -188,6 +188,17 @@ impl<S: Store> Writer<S> {
         self.spare.is_none()
     }
 
+    /// With nearly all segments in use: the newest of those that should be free.
+    pub fn wanted_back(&self) -> Option<u64> {
+        let spared = self.segments_max / 8 + 1;
+        if self.segments() + spared <= self.segments_max {
+            return None;
+        }
+        let kept = self.segments_max.saturating_sub(2 * spared).max(1);
+        let count = self.ledger.segments().saturating_sub(kept);
+        self.ledger.oldest(usize::try_from(count).ok()?)
+    }
+
     /// The journal's id.
     pub fn id(&self) -> JournalId {
         self.id

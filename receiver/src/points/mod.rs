@@ -24,13 +24,17 @@
 //!
 //! Does not: see data, know positions in the journal, commit anything.
 
+mod history;
 #[cfg(test)]
 mod tests;
 mod unknown;
 
+pub use history::History;
+
 use crate::catalog::{PointRecord, VolumeState};
 use crate::fold::ByteRange;
 use crate::intake::Progress;
+use history::Stretch;
 use std::collections::{BTreeMap, VecDeque};
 use wire::{Incarnation, MemberAction, Name, Stamp, TimeMark};
 
@@ -44,10 +48,7 @@ pub struct Points {
     mark: TimeMark,
     frozen: Option<Frozen>,
     point: Option<PointRecord>,
-    /// Stretches without a complete point that have been closed.
-    stretches: VecDeque<Stretch>,
-    /// States as they were before a change at a stamp, oldest first.
-    changes: VecDeque<(Stamp, Name, VolumeState)>,
+    history: History,
     wanted: VecDeque<Wanted>,
 }
 
@@ -76,21 +77,6 @@ struct Frozen {
     reason: String,
 }
 
-/// Places in `(after, upto)` are no points.
-#[derive(Clone, Copy, Debug)]
-struct Stretch {
-    after: Stamp,
-    upto: Stamp,
-    /// The newest point before it.
-    kept: Option<PointRecord>,
-}
-
-impl Stretch {
-    fn holds(&self, stamp: Stamp) -> bool {
-        self.after < stamp && stamp < self.upto
-    }
-}
-
 impl Points {
     /// As the catalog has it: the states of the volumes at `horizon`, and the newest point.
     pub fn restore(
@@ -115,8 +101,7 @@ impl Points {
             mark: point.map_or(TimeMark(0), |point| point.mark),
             frozen: None,
             point,
-            stretches: VecDeque::new(),
-            changes: VecDeque::new(),
+            history: History::default(),
             wanted: VecDeque::new(),
         };
         if !points.volumes.values().any(|volume| volume.counts) {
@@ -193,8 +178,7 @@ impl Points {
         self.incarnation = incarnation;
         self.prefix = Stamp::ZERO;
         self.frozen = None;
-        self.stretches.clear();
-        self.changes.clear();
+        self.history = History::default();
         self.wanted.clear();
         if self.inexact().is_some() {
             let reason = format!("the source began incarnation {incarnation}");
@@ -209,8 +193,7 @@ impl Points {
         }
         self.point = None;
         self.frozen = None;
-        self.stretches.clear();
-        self.changes.clear();
+        self.history = History::default();
         self.wanted.clear();
         self.wanted.push_back(Wanted {
             volume: None,
@@ -246,7 +229,7 @@ impl Points {
     /// The operator has removed the volume: it holds nothing any more.
     pub fn remove(&mut self, volume: &Name) {
         self.volumes.remove(volume);
-        self.changes.retain(|(_, name, _)| name != volume);
+        self.history.remove(volume);
         if !self.volumes.values().any(|volume| volume.counts) {
             self.point = None;
         }
@@ -255,20 +238,7 @@ impl Points {
 
     /// The base has reached `applied`: what lies before it need not be remembered.
     pub fn applied(&mut self, applied: Stamp) {
-        while self
-            .changes
-            .front()
-            .is_some_and(|(stamp, ..)| *stamp <= applied)
-        {
-            self.changes.pop_front();
-        }
-        while self
-            .stretches
-            .front()
-            .is_some_and(|stretch| stretch.upto <= applied)
-        {
-            self.stretches.pop_front();
-        }
+        self.history.applied(applied);
     }
 
     /// A volume to be copied that was not asked for yet.
@@ -289,9 +259,12 @@ impl Points {
             "{end} is past the limit {}",
             self.limit()
         );
-        let mut stretches = self.stretches.iter();
-        let inside = stretches.find(|stretch| stretch.holds(end));
-        inside.map_or(end, |stretch| stretch.upto)
+        self.history.point_from(end)
+    }
+
+    /// The history of this incarnation, as far as the base has not passed it.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// States of the volumes at `stamp`, which is at most the prefix.
@@ -300,10 +273,7 @@ impl Points {
         let mut states: BTreeMap<_, _> = now
             .map(|(name, volume)| (name.clone(), volume.state))
             .collect();
-        let later = self.changes.iter().rev().take_while(|(at, ..)| *at > stamp);
-        for (_, name, before) in later {
-            states.insert(name.clone(), *before);
-        }
+        self.history.go_back(&mut states, stamp);
         states
     }
 
@@ -413,14 +383,16 @@ impl Points {
             volume.state = states.get(name).copied().unwrap_or_default();
             volume.counts &= counts_as(volume.state);
         }
-        self.changes.retain(|(stamp, ..)| *stamp <= after);
-        let mut stretches = self.stretches.iter().copied();
+        self.history.changes.retain(|(stamp, ..)| *stamp <= after);
+        let mut stretches = self.history.stretches.iter().copied();
         if let Some(inside) = stretches.find(|stretch| stretch.holds(after)) {
             // No place in it is a point: the newest is the one before it.
             self.freeze(inside.after, "a part of the journal is gone");
             self.point = inside.kept;
         }
-        self.stretches.retain(|stretch| stretch.upto <= after);
+        self.history
+            .stretches
+            .retain(|stretch| stretch.upto <= after);
         let here = self.incarnation;
         if !self.volumes.values().any(|volume| volume.counts) {
             (self.point, self.frozen) = (None, None);
@@ -435,7 +407,7 @@ impl Points {
     fn change(&mut self, stamp: Stamp, name: Name, state: VolumeState) {
         let volume = self.volumes.entry(name.clone()).or_default();
         let before = std::mem::replace(&mut volume.state, state);
-        self.changes.push_back((stamp, name, before));
+        self.history.changes.push_back((stamp, name, before));
     }
 
     /// The newest point stays at `at`; if it lies further back already, there.
@@ -457,7 +429,7 @@ impl Points {
             && self.inexact().is_none()
         {
             if frozen.at < self.prefix {
-                self.stretches.push_back(Stretch {
+                self.history.stretches.push_back(Stretch {
                     after: frozen.at,
                     upto: self.prefix,
                     kept: self.point,

@@ -3,7 +3,7 @@
 use super::group::{Event, Group, HoldId, JobOutcome, Now, Output, SessionId};
 use super::hub::Hub;
 use super::line::Line;
-use super::messages::{Handle, Told, Work};
+use super::messages::{Handle, Held, Told, Work};
 use super::room::Room;
 use crate::clock::wall_clock;
 use crate::journal::{Batch, Entry};
@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::control::Control;
-use wire::{Name, RecordHeader, Stamp, VolumeName};
+use wire::{Name, RecordHeader, VolumeName};
 
 /// Longest time between two looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ struct Actor {
     handle: Handle,
     begun: Instant,
     sessions: BTreeMap<SessionId, Arc<Line>>,
-    holds: BTreeMap<HoldId, SyncSender<Result<Stamp, String>>>,
+    holds: BTreeMap<HoldId, SyncSender<Held>>,
     removals: BTreeMap<Name, SyncSender<()>>,
     stop: Option<SyncSender<()>>,
     /// Room of the records being handled: the journal keeps it until they are durable.
@@ -136,9 +136,15 @@ impl Actor {
             Told::Status(answer) => {
                 let _ = answer.try_send(self.group.status(self.now()));
             }
-            Told::Hold(hold, volume, answer) => {
+            Told::Hold(hold, volume, at, answer) => {
                 self.holds.insert(hold, answer);
-                self.event(Event::Hold(hold, volume));
+                self.event(Event::Hold(hold, volume, at));
+            }
+            Told::Points(answer) => {
+                let _ = answer.try_send(self.group.retained());
+            }
+            Told::Page(hold, after, answer) => {
+                let _ = answer.try_send(self.group.held_page(hold, after));
             }
             Told::Remove(volume, answer) => {
                 self.removals.insert(volume.clone(), answer);
@@ -217,6 +223,7 @@ impl Actor {
                 }
             }
             Output::Removed(volume) => self.removed(volume),
+            Output::Report(text) => tracing::warn!("{text}"),
             Output::Stopped => self.stopped = true,
         }
     }

@@ -6,6 +6,7 @@ use super::group::Event;
 use super::messages::{Handle, Told};
 use super::room::Rooms;
 use crate::catalog::Catalog;
+use crate::control::JournalPlace;
 use crate::journal::{Durable, Facts, Journal, Sink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Hub {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) listen: String,
+    /// How far back points are kept.
+    pub(super) retain: Duration,
     rooms: Rooms,
     journal: OnceLock<JournalHandle>,
     news: Mutex<News>,
@@ -40,6 +43,7 @@ pub struct Hub {
 #[derive(Debug, Default)]
 struct News {
     full: bool,
+    pressed: Option<u64>,
     failed: Option<String>,
 }
 
@@ -55,13 +59,14 @@ impl Hub {
     /// `segment_bytes` are those of the journal.
     pub(super) fn new(
         catalog: Arc<Catalog>,
-        listen: String,
+        (listen, retain): (String, Duration),
         next_stream: StreamNumber,
         segment_bytes: u64,
     ) -> Self {
         Self {
             catalog,
             listen,
+            retain,
             rooms: Rooms::new(segment_bytes),
             journal: OnceLock::new(),
             news: Mutex::default(),
@@ -94,6 +99,19 @@ impl Hub {
             .get()
             .expect("the journal is started before the groups");
         crate::journal::Reader::new(dir.clone(), journal.id(), journal.segment_bytes())
+    }
+
+    /// Where others can read the journal.
+    pub(super) fn journal_place(&self) -> JournalPlace {
+        let JournalHandle(journal, dir) = self
+            .journal
+            .get()
+            .expect("the journal is started before the groups");
+        JournalPlace {
+            dir: dir.clone(),
+            id: format!("{:032x}", journal.id().0),
+            segment_bytes: journal.segment_bytes(),
+        }
     }
 
     /// How the journal is.
@@ -129,6 +147,9 @@ impl Hub {
         // Nobody to tell is a group that has ended already.
         if news.full {
             let _ = tell.send(Told::Event(Event::JournalRoom(false)));
+        }
+        if news.pressed.is_some() {
+            let _ = tell.send(Told::Event(Event::JournalPressed(news.pressed)));
         }
         if let Some(reason) = &news.failed {
             let _ = tell.send(Told::Event(Event::JournalFailed(reason.clone())));
@@ -251,6 +272,14 @@ impl Sink for Router {
         }
     }
 
+    fn pressed(&mut self, upto: Option<u64>) {
+        let mut news = lock(&self.0.news);
+        news.pressed = upto;
+        for (name, _) in self.0.handles() {
+            self.0.tell(&name, Told::Event(Event::JournalPressed(upto)));
+        }
+    }
+
     fn failed(&mut self, reason: &str) {
         tracing::error!(reason, "the journal has failed");
         let mut news = lock(&self.0.news);
@@ -276,7 +305,7 @@ mod tests {
         let catalog = Catalog::create(&dir.path().join("catalog.redb")).unwrap();
         let hub = Hub::new(
             Arc::new(catalog),
-            "127.0.0.1:1".into(),
+            ("127.0.0.1:1".into(), Duration::ZERO),
             StreamNumber(1),
             1 << 24,
         );

@@ -5,10 +5,12 @@ use super::group::Event;
 use super::hub::Hub;
 use super::messages::Told;
 use super::restore;
-use crate::catalog::VolumeRecord;
-use crate::control::{Daemon, GroupStatus, Hold, JournalStatus, Status};
+use crate::catalog::{PointRecord, VolumeRecord};
+use crate::control::{
+    At, Cursor, Daemon, GroupStatus, Hold, JournalPlace, JournalStatus, Page, PointRun, Status,
+};
 use std::sync::Arc;
-use wire::{Name, Stamp, VolumeName};
+use wire::{Name, VolumeName};
 
 /// The running receiver, as the verbs see it.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ struct Lease {
     hub: Arc<Hub>,
     group: Name,
     id: u64,
-    at: Stamp,
+    at: PointRecord,
 }
 
 impl Daemon for Live {
@@ -73,7 +75,12 @@ impl Daemon for Live {
         gone.ok_or_else(|| format!("volume {volume} is still being written; try again later"))
     }
 
-    fn hold(&self, volume: &VolumeName) -> Result<Box<dyn Hold>, String> {
+    fn points(&self, group: &Name) -> Result<Vec<PointRun>, String> {
+        let answer = self.0.ask(group, Told::Points);
+        answer.ok_or_else(|| format!("group {group} does not answer; see the log"))
+    }
+
+    fn hold(&self, volume: &VolumeName, at: At) -> Result<Box<dyn Hold>, String> {
         let id = self.0.number();
         let (hub, group) = (self.0.clone(), volume.group.clone());
         // Made before the answer is there: whatever becomes of it, the hold is released.
@@ -81,9 +88,9 @@ impl Daemon for Live {
             hub,
             group,
             id,
-            at: Stamp::ZERO,
+            at: PointRecord::default(),
         };
-        let ask = |answer| Told::Hold(id, volume.volume.clone(), answer);
+        let ask = |answer| Told::Hold(id, volume.volume.clone(), at, answer);
         match self.0.ask(&volume.group, ask) {
             Some(held) => lease.at = held?,
             None => return Err(format!("group {} does not rest; see status", volume.group)),
@@ -104,8 +111,18 @@ fn silent(name: &Name) -> GroupStatus {
 }
 
 impl Hold for Lease {
-    fn stamp(&self) -> Stamp {
+    fn point(&self) -> PointRecord {
         self.at
+    }
+
+    fn page(&self, after: Option<Cursor>) -> Result<Page, String> {
+        let ask = |answer| Told::Page(self.id, after, answer);
+        let page = self.hub.ask(&self.group, ask).flatten();
+        page.ok_or_else(|| format!("group {} does not answer; see the log", self.group))
+    }
+
+    fn journal(&self) -> Option<JournalPlace> {
+        Some(self.hub.journal_place())
     }
 }
 

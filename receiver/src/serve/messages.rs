@@ -3,14 +3,17 @@
 use super::group::{Event, Job, SessionId};
 use super::line::Line;
 use super::room::Room;
-use crate::catalog::VolumeRecord;
-use crate::control::GroupStatus;
+use crate::catalog::{PointRecord, VolumeRecord};
+use crate::control::{At, Cursor, GroupStatus, Page, PointRun};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender, SyncSender};
 use tokio::sync::OwnedSemaphorePermit;
 use wire::control::{Hello, Refusal};
-use wire::{Name, RecordHeader, Stamp, VolumeName};
+use wire::{Name, RecordHeader, VolumeName};
+
+/// What came of a hold.
+pub(super) type Held = Result<PointRecord, String>;
 
 /// What a group's actor is told.
 #[derive(Debug)]
@@ -28,7 +31,11 @@ pub enum Told {
     /// What is the group's status?
     Status(SyncSender<GroupStatus>),
     /// The base is to rest; the answer says where.
-    Hold(u64, Name, SyncSender<Result<Stamp, String>>),
+    Hold(u64, Name, At, SyncSender<Held>),
+    /// Which points are retained?
+    Points(SyncSender<Vec<PointRun>>),
+    /// The next records between the base and the point that is held.
+    Page(u64, Option<Cursor>, SyncSender<Option<Page>>),
     /// The volume is to be forgotten; answered when it is not touched any more.
     Remove(Name, SyncSender<()>),
     /// Come to rest, answer, and end.

@@ -42,7 +42,7 @@ pub fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<Hub>, Fa
     catalog.bind_journal(writer.id().0)?;
     let hub = Arc::new(Hub::new(
         catalog.clone(),
-        settings.listen.to_string(),
+        (settings.listen.to_string(), settings.retain),
         next_stream,
         writer.segment_bytes(),
     ));
@@ -144,7 +144,7 @@ fn begin(
     waiting: Waiting,
     owners: &BTreeMap<StreamNumber, Name>,
 ) -> Result<(), Failure> {
-    let (group, retired) = waiting.restored.finish();
+    let (group, retired) = waiting.restored.retaining(hub.retain).finish();
     let mine = owners
         .iter()
         .filter(|(stream, owner)| *owner == name && !retired.contains(stream));
@@ -163,7 +163,8 @@ fn begin(
 pub(super) fn begin_fresh(hub: &Arc<Hub>, record: &VolumeRecord) -> Result<(), String> {
     let records = std::slice::from_ref(record);
     let restored = restored(&hub.catalog, &record.name.group, records);
-    let (group, _) = restored.map_err(|error| error.to_string())?.finish();
+    let restored = restored.map_err(|error| error.to_string())?;
+    let (group, _) = restored.retaining(hub.retain).finish();
     let handle = start_group(hub, group, &[]).map_err(|error| error.to_string())?;
     handle.open(record).inspect_err(|_| {
         // The registration is undone: the group stays, without the volume.
@@ -185,6 +186,7 @@ mod tests {
             advertise: "a:1".into(),
             journal_dir: dir.join("journal"),
             journal_bytes_max: crate::journal::JOURNAL_BYTES_MIN,
+            retain: std::time::Duration::ZERO,
         };
         let catalog = Catalog::create(&settings.catalog_path()).unwrap();
         (settings, Arc::new(catalog))

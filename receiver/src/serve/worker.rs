@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
-use wire::{Name, VolumeName};
+use wire::Name;
 
 struct Worker {
     hub: Arc<Hub>,
@@ -100,25 +100,9 @@ impl Worker {
     fn step(&mut self, step: Step) -> Result<(), JobOutcome> {
         // All records of the step are durable by now, so what is read from here on is whole.
         self.reader.refresh();
-        let mut folds = Vec::with_capacity(step.changes.len());
-        for (volume, changes) in step.changes {
-            let name = VolumeName {
-                group: self.group.clone(),
-                volume: volume.clone(),
-            };
-            let Some(mut fold) = self.applier.fold(&name) else {
-                return Err(JobOutcome::Failed(format!(
-                    "volume {name} has no open targets"
-                )));
-            };
-            for change in changes {
-                fold.push(change).map_err(failed)?;
-            }
-            folds.push((volume, fold));
-        }
         let loaded = self
             .applier
-            .load(&self.group, folds, &mut self.reader)
+            .load(&self.group, step.changes, &mut self.reader)
             .map_err(damage)?;
         if let Some(heading) = &step.heading {
             self.hub

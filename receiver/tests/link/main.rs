@@ -19,6 +19,7 @@ mod settle;
 mod site;
 mod source;
 mod talk;
+mod window;
 
 use std::future::Future;
 use std::time::Duration;

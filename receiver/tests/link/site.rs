@@ -29,8 +29,20 @@ impl Site {
         site
     }
 
+    /// The same, with a window of points.
+    pub(crate) fn retaining(span: &str) -> Self {
+        let mut site = Self::ready_with(&["--retain", span]);
+        site.add("pg/data", "db1", "data.img");
+        site.start();
+        site
+    }
+
     /// Set up, nothing registered, not serving.
     pub(crate) fn ready() -> Self {
+        Self::ready_with(&[])
+    }
+
+    fn ready_with(more: &[&str]) -> Self {
         // In memory: a SIGKILL loses nothing that was written, with or without a disk below.
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let free = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -41,7 +53,7 @@ impl Site {
             daemon: None,
         };
         let journal = ["--journal-max", "256MiB"];
-        site.ok(&[&["init", "--listen", &site.address][..], &journal].concat());
+        site.ok(&[&["init", "--listen", &site.address][..], &journal, more].concat());
         site
     }
 

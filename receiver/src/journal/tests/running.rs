@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 enum Told {
     Durable(Vec<(StreamNumber, Durable)>),
     Room(bool),
+    Pressed(Option<u64>),
     Failed(String),
 }
 
@@ -32,6 +33,10 @@ impl Sink for Channel {
 
     fn room(&mut self, room: bool) {
         let _ = self.0.send(Told::Room(room));
+    }
+
+    fn pressed(&mut self, upto: Option<u64>) {
+        let _ = self.0.send(Told::Pressed(upto));
     }
 
     fn failed(&mut self, reason: &str) {
@@ -151,11 +156,40 @@ fn a_full_journal_tells_and_goes_on_by_itself_when_space_is_freed() {
         match told.recv_timeout(PATIENCE).unwrap() {
             Told::Room(true) => break,
             Told::Failed(reason) => panic!("{reason}"),
-            Told::Room(false) | Told::Durable(_) => {}
+            Told::Room(false) | Told::Pressed(_) | Told::Durable(_) => {}
         }
     }
     journal.append(batch(vec![record(STREAM, stamp + 1, 4096)]));
     durable(&told, 1);
+    journal.stop();
+}
+
+#[test]
+fn a_journal_that_is_nearly_full_says_what_it_wants_back_before_it_refuses_records() {
+    let (journal, told) = start(MemoryStore::default(), limits(8));
+    journal.append(batch(vec![open(STREAM)]));
+    durable(&told, 1);
+    let mut stamp = 0;
+    let wanted = loop {
+        stamp += 1;
+        journal.append(batch(vec![record(STREAM, stamp, 4096)]));
+        match told.recv_timeout(PATIENCE).unwrap() {
+            Told::Pressed(wanted) => break wanted.unwrap(),
+            Told::Durable(_) => {}
+            Told::Room(_) | Told::Failed(_) => panic!("it was to say so before"),
+        }
+    };
+    let oldest = 1;
+    assert!(wanted >= oldest && wanted < 7, "{wanted}");
+    journal.append(batch(vec![settle(STREAM, 0, stamp)]));
+    journal.applied(STREAM, Stamp(stamp));
+    loop {
+        match told.recv_timeout(PATIENCE).unwrap() {
+            Told::Pressed(None) => break,
+            Told::Failed(reason) => panic!("{reason}"),
+            _ => {}
+        }
+    }
     journal.stop();
 }
 
@@ -223,6 +257,10 @@ impl Sink for Fragile {
 
     fn room(&mut self, room: bool) {
         self.0.room(room);
+    }
+
+    fn pressed(&mut self, upto: Option<u64>) {
+        self.0.pressed(upto);
     }
 
     fn failed(&mut self, reason: &str) {

@@ -2,20 +2,22 @@
 
 use super::Group;
 use super::event::{HoldId, Output};
-use crate::points::{any_counts, counts_as};
+use crate::catalog::PointRecord;
+use crate::control::{At, Cursor, Page};
+use crate::points::any_counts;
 use std::collections::BTreeMap;
-use wire::{Name, Stamp};
+use wire::Name;
 
 /// Who wants the base to rest.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
-    asked: BTreeMap<HoldId, Name>,
-    held: BTreeMap<HoldId, Name>,
+    asked: BTreeMap<HoldId, (Name, At)>,
+    held: BTreeMap<HoldId, (Name, PointRecord)>,
 }
 
 impl Holds {
-    pub(super) fn ask(&mut self, hold: HoldId, volume: Name) {
-        self.asked.insert(hold, volume);
+    pub(super) fn ask(&mut self, hold: HoldId, volume: Name, at: At) {
+        self.asked.insert(hold, (volume, at));
     }
 
     pub(super) fn release(&mut self, hold: HoldId) {
@@ -44,25 +46,34 @@ impl Group {
             return;
         }
         let rests = self.rests();
-        for (hold, volume) in std::mem::take(&mut self.holds.asked) {
-            let state = self.base.volumes.get(&volume).copied().unwrap_or_default();
-            let stamp = self.base.point.map_or(Stamp::ZERO, |point| point.stamp);
+        for (hold, (volume, at)) in std::mem::take(&mut self.holds.asked) {
+            let point = self.find_point(at);
             let held = match &stuck {
                 Some(text) if !rests => Err(format!(
                     "group {} rests between two points: {text}",
                     self.name
                 )),
-                _ if counts_as(state) => Ok(stamp),
-                _ => Err(format!(
-                    "volume {}/{volume} is at no complete point; let its copy finish",
-                    self.name
-                )),
+                _ => point.and_then(|point| {
+                    let there = self.is_in(&volume, point).then_some(point);
+                    there.ok_or_else(|| {
+                        format!(
+                            "volume {}/{volume} is at no complete point; let its copy finish",
+                            self.name
+                        )
+                    })
+                }),
             };
-            if held.is_ok() {
-                self.holds.held.insert(hold, volume);
+            if let Ok(point) = held {
+                self.holds.held.insert(hold, (volume, point));
             }
             self.out.push_back(Output::Held(hold, held));
         }
+    }
+
+    /// The next records between the base and the point that is held.
+    pub fn held_page(&self, hold: HoldId, after: Option<Cursor>) -> Option<Page> {
+        let (volume, point) = self.holds.held.get(&hold)?;
+        Some(self.page(volume, *point, after))
     }
 
     /// The volume is forgotten as soon as no step writes it.
@@ -88,8 +99,11 @@ impl Group {
             self.points.remove(&volume);
             self.base.volumes.remove(&volume);
             for stream in &mut self.streams {
-                let milestones = stream.opening.iter_mut();
-                let milestones = milestones.chain(stream.ending.iter_mut().map(|(_, end)| end));
+                if let Some(ending) = &mut stream.ending {
+                    ending.history.remove(&volume);
+                }
+                let ends = stream.ending.iter_mut().map(|end| &mut end.milestone);
+                let milestones = stream.opening.iter_mut().chain(ends);
                 for milestone in milestones {
                     milestone.states.remove(&volume);
                     milestone.point = milestone.point.filter(|_| any_counts(&milestone.states));

@@ -1,7 +1,8 @@
 //! What a group is told, and what it asks for.
 
-use crate::catalog::StreamState;
-use crate::fold::{Change, RecordAt};
+use crate::catalog::{PointRecord, StreamState};
+use crate::control::At;
+use crate::fold::{Extent, RecordAt};
 use crate::journal::{Durable, Entry};
 use bytes::Bytes;
 use std::time::Duration;
@@ -44,14 +45,16 @@ pub enum Event {
     JournalFailed(String),
     /// The journal has room for records, or not.
     JournalRoom(bool),
+    /// The journal runs out of room: it wants this segment and older ones back, or none any more.
+    JournalPressed(Option<u64>),
     /// A job has ended.
     Job(JobOutcome),
     /// A volume was registered; why its targets cannot be written, if they cannot.
     Added(Name, Registered),
     /// A volume is to be forgotten.
     Removing(Name),
-    /// The base is to rest at a complete point of the volume.
-    Hold(HoldId, Name),
+    /// The base is to rest, and the records above it up to a point of the volume are to stay.
+    Hold(HoldId, Name, At),
     /// It need not any more.
     Release(HoldId),
     /// The receiver stops: the base goes as far as it may, then rests.
@@ -94,8 +97,8 @@ pub enum Job {
 /// One step of the base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What each volume is changed by, in stamp order.
-    pub changes: Vec<(Name, Vec<Change>)>,
+    /// What is left of the records of each volume, in disk order.
+    pub changes: Vec<(Name, Vec<Extent>)>,
     /// Committed before anything is written, if the horizon moves.
     pub heading: Option<StreamState>,
     /// Committed when all is written and synced.
@@ -134,9 +137,11 @@ pub enum Output {
     /// Say why, and end the session.
     End(SessionId, String),
     /// The hold is in force, or refused in words.
-    Held(HoldId, Result<Stamp, String>),
+    Held(HoldId, Result<PointRecord, String>),
     /// The volume is no longer touched.
     Removed(Name),
+    /// An operator should hear of this.
+    Report(String),
     /// The base rests for good.
     Stopped,
 }

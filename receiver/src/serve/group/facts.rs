@@ -36,6 +36,9 @@ impl Group {
             lag_seconds: self.lag_seconds(),
             mode: mode.into(),
             reason,
+            window_bytes: self.window_bytes(),
+            window_seconds: self.window_span().map(|span| span.as_secs_f64()),
+            retain_seconds: self.window.retain.as_secs(),
             volumes: self
                 .volumes
                 .keys()
@@ -45,6 +48,9 @@ impl Group {
         };
         if let (Some(point), Some(mark)) = (self.points.point(), self.recoverable()) {
             status.set_recoverable(point.stamp, mark, self.source_clock(now));
+            let runs = self.retained();
+            status.points = runs.iter().map(|run| run.points).sum();
+            status.recoverable_from = runs.into_iter().next().map(|run| run.first);
         }
         status
     }
@@ -75,6 +81,7 @@ impl Group {
             return ("refused", Some(text));
         }
         let full = (!self.takes_records()).then(|| self.full_text());
+        let full = full.or_else(|| self.window_text());
         if let Some(why) = self.points.frozen() {
             return ("frozen", full.or_else(|| Some(why.to_owned())));
         }

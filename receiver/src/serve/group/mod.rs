@@ -20,17 +20,21 @@ mod base;
 mod event;
 mod facts;
 mod hello;
+mod plan;
 mod restore;
+mod retained;
 mod session;
 mod steps;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use event::{
     Admitted, Event, HoldId, Job, JobOutcome, Now, Output, Registered, SessionId, Step,
 };
 pub use restore::Restored;
+pub use window::FOLD_STEP_BYTES_MIN;
 
 use crate::catalog::StreamState;
 use crate::journal::{Durable, Entry};
@@ -41,11 +45,13 @@ use session::Session;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use stream::Stream;
+use window::Window;
 use wire::journal::StreamNumber;
 use wire::{Name, TimeMark};
 
-/// Most streams of a group that wait to be applied: closed ones and the current one.
-pub const STREAMS_MAX: usize = 8;
+/// Most streams of a group that wait to be applied: closed ones and the current one. Of more than
+/// half of it the oldest are not retained.
+pub const STREAMS_MAX: usize = 32;
 /// Time between the starts of two small steps.
 const STEP_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -76,6 +82,7 @@ pub struct Group {
     failed: Option<String>,
     journal_failed: Option<String>,
     journal_full: bool,
+    window: Window,
     holds: Holds,
     removing: Vec<Name>,
     wanted: VecDeque<Wanted>,
@@ -103,12 +110,13 @@ impl Group {
             Event::Durable(stream, entries) => self.durable(stream, entries),
             Event::JournalFailed(reason) => self.journal_failed(reason),
             Event::JournalRoom(room) => self.journal_full = !room,
+            Event::JournalPressed(upto) => self.journal_pressed(upto),
             Event::Job(outcome) => self.job_ended(outcome),
             Event::Added(volume, registered) => {
                 self.volumes.insert(volume, registered);
             }
             Event::Removing(volume) => self.remove(volume),
-            Event::Hold(hold, volume) => self.holds.ask(hold, volume),
+            Event::Hold(hold, volume, at) => self.holds.ask(hold, volume, at),
             Event::Release(hold) => self.holds.release(hold),
             Event::Stop => self.stop(),
             Event::Tick => self.look_for_strays(now),

@@ -3,6 +3,7 @@
 use super::base::Holds;
 use super::event::Output;
 use super::stream::Stream;
+use super::window::Window;
 use super::{Group, Registered};
 use crate::catalog::StreamState;
 use crate::fold::STEP_CHANGES_MAX;
@@ -22,6 +23,7 @@ pub struct Restored {
     volumes: BTreeMap<Name, Registered>,
     base: StreamState,
     generation: u64,
+    retain: Duration,
     streams: BTreeMap<StreamNumber, Stream>,
     retired: Vec<StreamNumber>,
 }
@@ -44,9 +46,15 @@ impl Restored {
             volumes,
             base,
             generation,
+            retain: Duration::ZERO,
             streams,
             retired,
         }
+    }
+
+    /// Keeps points for that long; without a word none but the newest.
+    pub fn retaining(self, retain: Duration) -> Self {
+        Self { retain, ..self }
     }
 
     /// The next entry the journal holds.
@@ -129,6 +137,7 @@ impl Restored {
             failed: None,
             journal_failed: None,
             journal_full: false,
+            window: Window::new(self.retain),
             holds: Holds::default(),
             removing: Vec::new(),
             wanted: VecDeque::new(),

@@ -1,16 +1,15 @@
 //! Moving the base: through the streams in order, step by step.
 
-use super::event::{Job, JobOutcome, Now, Output, Step};
-use super::stream::{Milestone, Stream};
+use super::event::{Job, JobOutcome, Now, Output};
+use super::stream::{Ending, Milestone, Stream};
 use super::{Group, STEP_INTERVAL};
 use crate::catalog::{PointRecord, StreamState};
-use crate::fold::{Change, Effect, RecordAt, STEP_DATA_BYTES_MAX};
-use crate::intake::{Progress, Slot};
+use crate::fold::RecordAt;
+use crate::intake::Progress;
 use crate::journal::Entry;
-use crate::points::counts_as;
-use std::collections::BTreeMap;
+use crate::points::History;
 use wire::journal::StreamLost;
-use wire::{Name, RecordKind, Stamp, TimeMark, VolumeSpec};
+use wire::{Stamp, TimeMark};
 
 impl Group {
     /// Tells the points what has become usable, through all streams.
@@ -106,40 +105,13 @@ impl Group {
         if let Some(stream) = self.streams.get_mut(at)
             && stream.ending.is_none()
         {
-            stream.ending = Some((limit, milestone));
+            let history = self.points.history().clone();
+            stream.ending = Some(Ending {
+                limit,
+                milestone,
+                history,
+            });
         }
-    }
-
-    /// States and point at `stamp` of the incarnation the points are in.
-    fn milestone(&self, stamp: Stamp) -> Milestone {
-        let here = self.points.incarnation();
-        let states = self.points.states_at(stamp);
-        let stream = self
-            .streams
-            .iter()
-            .find(|stream| stream.incarnation() == here);
-        let kept = stream
-            .and_then(|stream| stream.opening.as_ref())
-            .and_then(|open| open.point);
-        let kept = if self.base.incarnation == here {
-            self.base.point.or(kept)
-        } else {
-            kept
-        };
-        let counts = states.values().any(|state| counts_as(*state));
-        let point = match stream {
-            Some(stream) if counts && stamp > Stamp::ZERO => {
-                let mark = stream.intake.mark_at(stamp);
-                Some(PointRecord {
-                    incarnation: here,
-                    stamp,
-                    mark,
-                })
-            }
-            _ if counts => kept,
-            _ => None,
-        };
-        Milestone { states, point }
     }
 
     /// Whether the base may still move.
@@ -173,15 +145,17 @@ impl Group {
         let limit = self.stream_end(stream);
         if self.holds.any() {
             limit.min(self.base.horizon)
-        } else {
+        } else if self.follows() {
             limit
+        } else {
+            limit.min(self.window.goal().max(self.base.horizon))
         }
     }
 
     /// How far the base may go in `stream`, which it is in.
-    fn stream_end(&self, stream: &Stream) -> Stamp {
+    pub(super) fn stream_end(&self, stream: &Stream) -> Stamp {
         let limit = match &stream.ending {
-            Some((limit, _)) => *limit,
+            Some(ending) => ending.limit,
             None if self.points.incarnation() == stream.incarnation() => self.points.limit(),
             None => self.base.applied,
         };
@@ -198,6 +172,7 @@ impl Group {
             return;
         }
         self.leave_streams_behind();
+        self.look_at_window(now);
         let Some(stream) = self.streams.front() else {
             return;
         };
@@ -206,7 +181,14 @@ impl Group {
         } else if self.step_end() > self.base.applied && (now.up >= self.next_step || self.stopping)
         {
             self.next_step = now.up + STEP_INTERVAL;
-            Some(Job::Step(self.plan_step()))
+            match self.plan_step() {
+                Ok(step) => Some(Job::Step(step)),
+                // Intake lets no such record in.
+                Err(error) => {
+                    self.failed = Some(error.to_string());
+                    None
+                }
+            }
         } else {
             None
         };
@@ -250,90 +232,6 @@ impl Group {
         }))
     }
 
-    fn plan_step(&self) -> Step {
-        let limit = self.step_end();
-        let (changes, end) = match self.streams.front() {
-            Some(stream) => self.changes(stream, limit),
-            None => (BTreeMap::new(), limit),
-        };
-        let heading = self.heading(end);
-        let horizon = heading.as_ref().unwrap_or(&self.base).clone();
-        Step {
-            changes: changes.into_iter().collect(),
-            heading,
-            reached: StreamState {
-                applied: end,
-                ..horizon
-            },
-        }
-    }
-
-    /// The state to commit before the base sets out for `end`, if it is not on its way there.
-    fn heading(&self, end: Stamp) -> Option<StreamState> {
-        if end <= self.base.horizon {
-            return None;
-        }
-        let stream = self.streams.front()?;
-        let (horizon, milestone) = match &stream.ending {
-            Some((limit, milestone)) => (*limit, milestone.clone()),
-            None => {
-                let horizon = self.points.horizon_for(end);
-                (horizon, self.milestone(horizon))
-            }
-        };
-        assert!(
-            horizon >= end,
-            "the base sets out for {end} and not past {horizon}"
-        );
-        Some(StreamState {
-            horizon,
-            last_mark: self.base.last_mark.max(stream.intake.mark_at(horizon)),
-            point: milestone.point,
-            volumes: milestone.states,
-            ..self.base.clone()
-        })
-    }
-
-    /// What the records after the applied one do, up to `limit` or a full step.
-    fn changes(&self, stream: &Stream, limit: Stamp) -> (BTreeMap<Name, Vec<Change>>, Stamp) {
-        let mut changes: BTreeMap<Name, Vec<Change>> = BTreeMap::new();
-        let (mut bytes, mut count) = (0, 0);
-        for (stamp, slot) in stream.intake.records(self.base.applied, limit) {
-            let Some(effect) = effect_of(slot) else {
-                continue;
-            };
-            let Some(spec) = stream.intake.volume(slot.volume()) else {
-                continue;
-            };
-            if !self.is_registered(spec) {
-                continue;
-            }
-            let range = slot.range();
-            if matches!(effect, Effect::Data(_)) {
-                bytes += range.len_bytes;
-            }
-            if count >= self.step_changes_max || bytes > STEP_DATA_BYTES_MAX {
-                return (changes, stamp.prev());
-            }
-            count += 1;
-            changes.entry(spec.name.clone()).or_default().push(Change {
-                stamp,
-                range,
-                effect,
-            });
-        }
-        (changes, limit)
-    }
-
-    /// Whether records of this volume are for the targets registered now. A volume that was removed
-    /// and registered again with another geometry has its name only.
-    fn is_registered(&self, spec: &VolumeSpec) -> bool {
-        let registered = self.volumes.get(&spec.name);
-        registered.is_some_and(|volume| {
-            (volume.size_bytes, volume.sector_bytes) == (spec.size_bytes, spec.sector_bytes)
-        })
-    }
-
     pub(super) fn job_ended(&mut self, outcome: JobOutcome) {
         let Some(job) = self.job.take() else { return };
         match outcome {
@@ -351,6 +249,7 @@ impl Group {
 
     fn job_done(&mut self, job: Job) {
         self.ack_due = true;
+        self.window.forget_goal();
         match job {
             Job::Commit(state) => self.base = state,
             Job::Step(step) => {
@@ -362,6 +261,9 @@ impl Group {
                         "the base is in the first stream"
                     );
                     stream.intake.applied(applied);
+                    if let Some(ending) = &mut stream.ending {
+                        ending.history.applied(applied);
+                    }
                     self.out.push_back(Output::Applied(stream.number, applied));
                 }
                 if self.points.incarnation() == incarnation {
@@ -416,20 +318,12 @@ impl Group {
                 Stamp::ZERO
             };
             stream.opening = stream.opening.is_some().then(|| milestone.clone());
-            stream.ending = stream.ending.is_some().then(|| (limit, milestone.clone()));
+            stream.ending = stream.ending.is_some().then(|| Ending {
+                limit,
+                milestone: milestone.clone(),
+                history: History::default(),
+            });
         }
         self.base.horizon = applied;
-    }
-}
-
-/// What a record does to its volume; nothing if it is void or no data.
-fn effect_of(slot: &Slot) -> Option<Effect> {
-    if slot.is_void() {
-        return None;
-    }
-    match slot.kind() {
-        RecordKind::Write | RecordKind::Copy => Some(Effect::Data(slot.at())),
-        RecordKind::Discard | RecordKind::Zero => Some(Effect::Zero),
-        RecordKind::Bookmark | RecordKind::Member | RecordKind::Gap | RecordKind::Void => None,
     }
 }

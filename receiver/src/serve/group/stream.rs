@@ -2,6 +2,7 @@
 
 use crate::catalog::{PointRecord, VolumeState};
 use crate::intake::Intake;
+use crate::points::History;
 use std::collections::BTreeMap;
 use wire::journal::StreamNumber;
 use wire::{Incarnation, Name, Stamp};
@@ -18,7 +19,18 @@ pub(super) struct Stream {
     /// Where the points were when it began; set when they came to it.
     pub(super) opening: Option<Milestone>,
     /// Where the base ends in it; set when it is closed and all of it is known.
-    pub(super) ending: Option<(Stamp, Milestone)>,
+    pub(super) ending: Option<Ending>,
+}
+
+/// How a stream ends.
+#[derive(Clone, Debug)]
+pub(super) struct Ending {
+    /// How far the base goes in it.
+    pub(super) limit: Stamp,
+    /// States and point there.
+    pub(super) milestone: Milestone,
+    /// Where the points before it are.
+    pub(super) history: History,
 }
 
 /// States of the volumes and the newest point, at some place.

@@ -6,10 +6,13 @@ mod site;
 mod source;
 mod stories;
 mod upkeep;
+mod window;
 
 use super::{Event, HoldId, Output, SessionId};
+use crate::catalog::PointRecord;
+use crate::control::At;
 use crate::points::any_counts;
-use site::{BLOCKS, Content, Kept, Site, VOLUMES, is_held, name, registered};
+use site::{BLOCKS, Image, Kept, Site, VOLUMES, is_held, name, registered};
 use source::{Side, Source};
 use wire::{Name, Stamp};
 
@@ -53,7 +56,7 @@ struct World {
     removed: bool,
     hold: Option<HoldId>,
     /// What the base was when the hold came into force.
-    held: Option<Content>,
+    held: Option<Image>,
 }
 
 impl World {
@@ -124,7 +127,8 @@ impl World {
                 self.sessions += 1;
                 self.hold = Some(self.sessions);
                 let volume = name(self.dice.volume());
-                self.site.tell(Event::Hold(self.sessions, volume));
+                self.site
+                    .tell(Event::Hold(self.sessions, volume, At::Newest));
             }
         }
     }
@@ -142,25 +146,13 @@ impl World {
             if let Output::Removed(volume) = &output {
                 self.register_anew(volume);
             }
-            let Output::Held(hold, Ok(stamp)) = output else {
+            let Output::Held(hold, Ok(point)) = output else {
                 continue;
             };
             assert_eq!(Some(hold), self.hold, "a hold that was not asked for");
             let state = self.site.kept.catalog.clone().unwrap();
             assert_eq!(state.applied, state.horizon, "held between two points");
-            let point = state.point.unwrap();
-            assert_eq!(point.stamp, stamp);
-            let truth = self.source.history[&point.incarnation.counter][stamp.0 as usize];
-            for (volume, expected) in truth.iter().enumerate() {
-                if state
-                    .volumes
-                    .get(&name(volume))
-                    .copied()
-                    .is_some_and(is_held)
-                {
-                    assert_eq!(self.site.kept.base[volume], *expected, "volume {volume}");
-                }
-            }
+            self.check_point(&self.site, point, "held");
             self.held = Some(self.site.kept.base);
         }
         if let Some(held) = self.held {
@@ -332,6 +324,22 @@ impl World {
                 assert_eq!(
                     self.site.kept.base[volume], *expected,
                     "{at}: volume {volume} at rest"
+                );
+            }
+        }
+    }
+
+    /// What the site can make of a point is what the source was there.
+    fn check_point(&self, site: &Site, point: PointRecord, at: &str) {
+        let truth = self.source.history[&point.incarnation.counter][point.stamp.0 as usize];
+        let image = site.image_at(point);
+        for (volume, expected) in truth.iter().enumerate() {
+            if site.group.is_in(&name(volume), point) {
+                assert_eq!(
+                    image[volume],
+                    *expected,
+                    "{at}: volume {volume} at {point:?}, of {:?}",
+                    site.group.runs()
                 );
             }
         }

@@ -1,8 +1,8 @@
 //! A receiving site without threads, disks or sockets: the group under test, a journal that makes
 //! things durable when told to, a base of numbered blocks, a catalog.
 
-use crate::catalog::{StreamState, VolumeState};
-use crate::fold::{Effect, RecordAt};
+use crate::catalog::{PointRecord, StreamState, VolumeState};
+use crate::fold::{Content, RecordAt};
 use crate::journal::{Durable, Entry};
 use crate::serve::group::{
     Admitted, Event, Group, Job, JobOutcome, Now, Output, Registered, Restored, SessionId, Step,
@@ -17,9 +17,13 @@ use wire::{Generation, Incarnation, Name, RecordHeader, Stamp, TimeMark, VolumeI
 pub(super) const BLOCK_BYTES: u64 = 4096;
 pub(super) const BLOCKS: usize = 3;
 pub(super) const VOLUMES: usize = 2;
+/// Records in a segment of the journal.
+pub(super) const SEGMENT_RECORDS: u64 = 8;
+/// Least that leaves the window at once: a few records.
+pub(super) const FOLD_STEP_BYTES: u64 = 3 * BLOCK_BYTES;
 
 /// Contents: a number per block.
-pub(super) type Content = [[u32; BLOCKS]; VOLUMES];
+pub(super) type Image = [[u32; BLOCKS]; VOLUMES];
 
 pub(super) fn name(volume: usize) -> Name {
     Name::new(["data", "wal"][volume]).unwrap()
@@ -48,10 +52,12 @@ pub(super) fn registered() -> Registered {
 #[derive(Clone)]
 pub(super) struct Kept {
     pub(super) catalog: Option<StreamState>,
-    pub(super) base: Content,
+    pub(super) base: Image,
     pub(super) journal: Vec<(StreamNumber, Durable)>,
     pub(super) payloads: BTreeMap<RecordAt, Bytes>,
     pub(super) next_stream: u64,
+    /// How far back points are kept.
+    pub(super) retain: Duration,
 }
 
 /// The site.
@@ -76,6 +82,7 @@ impl Kept {
             journal: Vec::new(),
             payloads: BTreeMap::new(),
             next_stream: 1,
+            retain: Duration::ZERO,
         }
     }
 }
@@ -89,9 +96,10 @@ impl Site {
         for (stream, durable) in &kept.journal {
             restored.found(*stream, durable.clone());
         }
-        let (mut group, retired) = restored.finish();
+        let (mut group, retired) = restored.retaining(kept.retain).finish();
         // Small steps: the base rests, and may be caught, in many places.
         group.step_changes_max = 2;
+        group.window.set_fold_step(FOLD_STEP_BYTES);
         let mut site = Self {
             group,
             kept,
@@ -181,9 +189,10 @@ impl Site {
     fn store(&mut self, entry: Entry) -> Durable {
         match entry {
             Entry::Record(_, header, payload) => {
+                let count = self.kept.payloads.len() as u64;
                 let at = RecordAt {
-                    segment: 1,
-                    offset_bytes: self.kept.payloads.len() as u64,
+                    segment: 1 + count / SEGMENT_RECORDS,
+                    offset_bytes: count,
                 };
                 self.kept.payloads.insert(at, payload.clone());
                 let note = if header.length_bytes == 0 {
@@ -270,16 +279,15 @@ impl Site {
         for (volume, changes) in &step.changes {
             let volume = usize::from(*volume == name(1));
             let mut after: BTreeMap<usize, u32> = BTreeMap::new();
-            let mut last = Stamp::ZERO;
-            for change in changes {
-                assert!(change.stamp > last, "changes come in stamp order");
-                last = change.stamp;
-                let block = (change.range.offset_bytes / BLOCK_BYTES) as usize;
-                let value = match change.effect {
-                    Effect::Zero => 0,
-                    Effect::Data(at) => number(&self.kept.payloads[&at]),
+            for extent in changes {
+                let value = match extent.content {
+                    Content::Zero => 0,
+                    Content::Data(record) => number(&self.kept.payloads[&record.at]),
                 };
-                after.insert(block, value);
+                let blocks = extent.range.offset_bytes..extent.range.end_bytes();
+                for block in blocks.step_by(BLOCK_BYTES as usize) {
+                    after.insert((block / BLOCK_BYTES) as usize, value);
+                }
             }
             for (block, value) in after {
                 if wrote(volume, block) {
@@ -290,7 +298,7 @@ impl Site {
     }
 
     /// What a receiver would come to by itself, restarted now with nothing from any source.
-    pub(super) fn recovered(&self) -> (Content, StreamState) {
+    pub(super) fn recovered(&self) -> (Image, StreamState) {
         let mut site = Self::begin(self.kept.clone());
         for _ in 0..1000 {
             site.commit(usize::MAX);
@@ -304,6 +312,32 @@ impl Site {
             site.work();
         }
         panic!("recovery does not come to rest");
+    }
+
+    /// What an operator gets who asks for a point now.
+    pub(super) fn image_at(&self, point: PointRecord) -> Image {
+        let mut image = self.kept.base;
+        for (volume, blocks) in image.iter_mut().enumerate() {
+            let mut after = None;
+            loop {
+                let page = self.group.page(&name(volume), point, after);
+                for patch in page.patches {
+                    let value = patch.record.map_or(0, |(segment, offset_bytes)| {
+                        let at = RecordAt {
+                            segment,
+                            offset_bytes,
+                        };
+                        number(&self.kept.payloads[&at])
+                    });
+                    blocks[(patch.offset_bytes / BLOCK_BYTES) as usize] = value;
+                }
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        image
     }
 
     /// What was said to the source since the last time.
@@ -322,7 +356,7 @@ impl Site {
 
 fn needs(step: &Step, at: RecordAt) -> bool {
     let mut changes = step.changes.iter().flat_map(|(_, changes)| changes);
-    changes.any(|change| matches!(change.effect, Effect::Data(data) if data == at))
+    changes.any(|extent| matches!(extent.content, Content::Data(record) if record.at == at))
 }
 
 /// The number a payload holds.

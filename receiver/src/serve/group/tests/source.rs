@@ -1,6 +1,6 @@
 //! A source: tap, ring and shipper of one group, with real contents and a lossy way to the site.
 
-use super::site::{BLOCK_BYTES, BLOCKS, Batch, Content, VOLUMES, hello_of, payload, spec};
+use super::site::{BLOCK_BYTES, BLOCKS, Batch, Image, VOLUMES, hello_of, payload, spec};
 use crate::serve::group::SessionId;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -44,9 +44,9 @@ struct Link {
 
 /// The source.
 pub(super) struct Source {
-    pub(super) truth: Content,
+    pub(super) truth: Image,
     /// Truth after each record, of every incarnation.
-    pub(super) history: BTreeMap<u64, Vec<Content>>,
+    pub(super) history: BTreeMap<u64, Vec<Image>>,
     pub(super) sides: [Side; VOLUMES],
     pub(super) now: Incarnation,
     records: Vec<Captured>,
@@ -151,6 +151,10 @@ impl Source {
     pub(super) fn write(&mut self, volume: usize, block: usize, refused: bool) {
         if matches!(self.sides[volume], Side::Resting(..)) {
             return;
+        }
+        if self.sides[volume] == Side::Out && !self.given_up {
+            // A device takes no write before its volume has joined.
+            self.copy(volume);
         }
         let zero = self.value.is_multiple_of(5);
         self.value += 1;
@@ -284,6 +288,11 @@ impl Source {
                 self.sides[volume] = Side::In;
             }
         }
+    }
+
+    /// The clock jumps.
+    pub(super) fn skip_clock(&mut self, ns: u64) {
+        self.clock += ns;
     }
 
     /// The disk answers for some more.

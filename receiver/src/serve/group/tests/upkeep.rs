@@ -3,6 +3,7 @@
 use super::World;
 use super::site::{BLOCKS, hello_of, name, registered, spec};
 use super::stories::begun;
+use crate::control::At;
 use crate::intake::Progress;
 use crate::serve::group::{Event, Output, Registered};
 use wire::control::{Control, RefusalCode};
@@ -12,10 +13,10 @@ use wire::{Stamp, TimeMark};
 fn a_hold_keeps_the_base_where_it_is_until_it_is_released() {
     let mut world = begun();
     world.hold = Some(1);
-    world.site.tell(Event::Hold(1, name(0)));
+    world.site.tell(Event::Hold(1, name(0), At::Newest));
     let last = world.source.captured();
-    let held = Output::Held(1, Ok(last));
-    assert!(world.site.other.contains(&held), "{:?}", world.site.other);
+    let held = |output: &Output| matches!(output, Output::Held(1, Ok(at)) if at.stamp == last);
+    assert!(world.site.other.iter().any(held), "{:?}", world.site.other);
     let image = world.site.kept.base;
     world.source.write(0, 0, false);
     world.flow();
@@ -49,7 +50,7 @@ fn targets_that_cannot_be_opened_are_not_written_and_their_source_is_told() {
 fn records_of_a_volume_that_is_registered_anew_with_another_size_are_not_for_it() {
     let mut world = begun();
     world.hold = Some(1);
-    world.site.tell(Event::Hold(1, name(0)));
+    world.site.tell(Event::Hold(1, name(0), At::Newest));
     world.source.write(0, 0, false);
     world.source.write(1, 1, false);
     world.flow();
@@ -164,7 +165,7 @@ fn a_base_that_ended_between_two_points_is_held_for_nobody() {
     world.site.commit(usize::MAX);
     let last_copy = world.site.kept.payloads.keys().rev().nth(1);
     world.site.damaged = last_copy.copied();
-    world.site.tell(Event::Hold(1, name(0)));
+    world.site.tell(Event::Hold(1, name(0), At::Newest));
     world.site.work();
     let refused = |output: &Output| matches!(output, Output::Held(1, Err(_)));
     assert!(

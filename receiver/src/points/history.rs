@@ -1,0 +1,132 @@
+//! History: where between the base and now a point lies, and how the volumes stood there. Pure.
+//!
+//! Kept per incarnation for as long as the base is in it: what is behind the base is forgotten.
+
+use crate::catalog::{PointRecord, VolumeState};
+use std::collections::{BTreeMap, VecDeque};
+use wire::{Name, Stamp};
+
+/// Places in `(after, upto)` are no points.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    pub(super) after: Stamp,
+    pub(super) upto: Stamp,
+    /// The newest point before it.
+    pub(super) kept: Option<PointRecord>,
+}
+
+impl Stretch {
+    pub(super) fn holds(&self, stamp: Stamp) -> bool {
+        self.after < stamp && stamp < self.upto
+    }
+}
+
+/// The history of one incarnation.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Stretches without a complete point that have been closed, oldest first.
+    pub(super) stretches: VecDeque<Stretch>,
+    /// States as they were before a change at a stamp, oldest first.
+    pub(super) changes: VecDeque<(Stamp, Name, VolumeState)>,
+}
+
+impl History {
+    /// Where the base must be headed to hold the records up to `end`: `end` itself, or the end of
+    /// the stretch without points it lies in.
+    pub fn point_from(&self, end: Stamp) -> Stamp {
+        self.stretch(end).map_or(end, |stretch| stretch.upto)
+    }
+
+    /// The last point up to `end`: `end` itself, or the beginning of the stretch it lies in.
+    pub fn point_upto(&self, end: Stamp) -> Stamp {
+        self.stretch(end).map_or(end, |stretch| stretch.after)
+    }
+
+    /// Runs of points in `[from, upto]`, both points themselves: first and last place.
+    pub fn runs(&self, from: Stamp, upto: Stamp) -> Vec<(Stamp, Stamp)> {
+        let mut runs = Vec::new();
+        let mut first = from;
+        for stretch in &self.stretches {
+            if stretch.upto <= from || stretch.upto > upto {
+                continue;
+            }
+            if stretch.after >= first {
+                runs.push((first, stretch.after));
+            }
+            first = stretch.upto;
+        }
+        runs.push((first, upto));
+        runs
+    }
+
+    /// Turns the states after all changes into those at `stamp`.
+    pub fn go_back(&self, states: &mut BTreeMap<Name, VolumeState>, stamp: Stamp) {
+        let later = self.changes.iter().rev().take_while(|(at, ..)| *at > stamp);
+        for (_, name, before) in later {
+            states.insert(name.clone(), *before);
+        }
+    }
+
+    /// The base has reached `applied`: what lies before it need not be remembered.
+    pub fn applied(&mut self, applied: Stamp) {
+        let changes = self.changes.partition_point(|(at, ..)| *at <= applied);
+        self.changes.drain(..changes);
+        let behind = |stretch: &Stretch| stretch.upto <= applied;
+        let stretches = self.stretches.partition_point(behind);
+        self.stretches.drain(..stretches);
+    }
+
+    /// The volume holds nothing any more.
+    pub fn remove(&mut self, volume: &Name) {
+        self.changes.retain(|(_, name, _)| name != volume);
+    }
+
+    fn stretch(&self, end: Stamp) -> Option<&Stretch> {
+        self.stretches.iter().find(|stretch| stretch.holds(end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(stretches: &[(u64, u64)]) -> History {
+        let stretches = stretches.iter().map(|(after, upto)| Stretch {
+            after: Stamp(*after),
+            upto: Stamp(*upto),
+            kept: None,
+        });
+        History {
+            stretches: stretches.collect(),
+            changes: VecDeque::new(),
+        }
+    }
+
+    #[test]
+    fn every_place_is_a_point_or_between_the_two_that_are_named() {
+        let history = history(&[(3, 6), (8, 9), (12, 20)]);
+        let is_point = |stamp| !matches!(stamp, 4..=5 | 13..=19);
+        for stamp in 0..25 {
+            let (before, after) = (
+                history.point_upto(Stamp(stamp)).0,
+                history.point_from(Stamp(stamp)).0,
+            );
+            assert!(is_point(before) && is_point(after), "{stamp}");
+            let between = before + 1..after;
+            assert!(between.into_iter().all(|place| !is_point(place)), "{stamp}");
+            assert_eq!(before == after, is_point(stamp), "{stamp}");
+        }
+    }
+
+    #[test]
+    fn runs_of_points_leave_the_stretches_out() {
+        let history = history(&[(3, 6), (12, 20)]);
+        let runs = |from, upto| -> Vec<(u64, u64)> {
+            let runs = history.runs(Stamp(from), Stamp(upto));
+            runs.into_iter().map(|(a, b)| (a.0, b.0)).collect()
+        };
+        assert_eq!(runs(1, 25), [(1, 3), (6, 12), (20, 25)]);
+        assert_eq!(runs(3, 12), [(3, 3), (6, 12)]);
+        assert_eq!(runs(6, 7), [(6, 7)]);
+    }
+}
