@@ -5,7 +5,7 @@
 //! it from a thread of its own, never from the runtime that serves the link.
 //!
 //! Promises: a record that fails its checksum is never applied, and nothing of its step is (P9);
-//! a failed write or sync stays failed for its group until a restart (P10); memory is the data of
+//! a failed write or sync stays failed for its group until its targets are opened anew (P10); memory is the data of
 //! one step, writes in flight are bounded per disk (P11).
 //!
 //! Does not: decide how far a step reaches, commit positions, free the journal.
@@ -41,7 +41,7 @@ pub enum ApplyError {
     #[error(transparent)]
     Payload(#[from] PayloadError),
     /// A target disk failed; the step may be written in part.
-    #[error("{0}; see to the disk, then restart the receiver")]
+    #[error("{0}; see to the disk")]
     Disk(#[from] DiskError),
     /// An earlier step of the group failed.
     #[error("group {group} is no longer applied: {reason}")]
@@ -140,6 +140,11 @@ impl Applier {
     pub fn fold(&self, volume: &VolumeName) -> Option<Fold> {
         let open = self.volumes.get(volume)?;
         Some(Fold::new(open.layout.size_bytes(), open.sector_bytes))
+    }
+
+    /// The targets of the group are opened anew: what failed before says nothing about them.
+    pub fn forget_failure(&mut self, group: &Name) {
+        self.failed.remove(group);
     }
 
     /// Why the group is no longer applied, if so.

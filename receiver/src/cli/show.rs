@@ -223,6 +223,13 @@ fn tell_group(text: &mut String, group: &GroupStatus) {
     if let Some(reason) = &group.reason {
         push(text, &format!("  {reason}"));
     }
+    let held = group
+        .held_by
+        .as_ref()
+        .filter(|_| group.reason != group.held_by);
+    if let Some(held) = held {
+        push(text, &format!("  the point is held by: {held}"));
+    }
     let link = if group.connected {
         "connected"
     } else {
@@ -267,6 +274,10 @@ fn tell_volume(text: &mut String, volume: &VolumeStatus) {
     if volume.state == "copying" && volume.size_bytes > 0 {
         let part = volume.copied_bytes as f64 * 100.0 / volume.size_bytes as f64;
         write!(line, " \u{b7} {part:.0} % copied").unwrap_or_default();
+    }
+    if let (Some(used), Some(all)) = (volume.pool_used_bytes, volume.pool_bytes) {
+        let (used, all) = (ByteSize(used), ByteSize(all));
+        write!(line, " \u{b7} {used} of {all} taken").unwrap_or_default();
     }
     if let Some(reason) = &volume.reason {
         write!(line, " \u{b7} {reason}").unwrap_or_default();

@@ -70,7 +70,8 @@ pub struct GroupStatus {
     pub applied: u64,
     /// Bytes received or announced that are not durable yet.
     pub lag_bytes: u64,
-    /// Age of the oldest write not yet durable here; what would be lost now.
+    /// Age of the oldest write not yet durable here: what would be lost now. Without a session: the
+    /// time since the source was last known to have written nothing more.
     pub lag_seconds: f64,
     /// Time of the newest complete point, ISO 8601; none before the first.
     pub recoverable_to: Option<String>,
@@ -78,6 +79,10 @@ pub struct GroupStatus {
     pub recoverable_age_seconds: Option<f64>,
     /// Stamp of the newest complete point.
     pub recoverable_stamp: u64,
+    /// What keeps the newest point from moving on, in words, if anything does.
+    pub held_by: Option<String>,
+    /// The source's clock minus the receiver's, by its heartbeats; none without a session.
+    pub clock_offset_seconds: Option<f64>,
     /// Time of the oldest point that can be had, ISO 8601; none before the first.
     pub recoverable_from: Option<String>,
     /// How many points can be had.
@@ -88,7 +93,7 @@ pub struct GroupStatus {
     pub window_bytes: u64,
     /// The window asked for, `retain` in the settings.
     pub retain_seconds: u64,
-    /// `waiting`, `first copy`, `async`, `frozen`, `refused`, `failed` or `stopped`.
+    /// `waiting`, `first copy`, `async`, `frozen`, `behind`, `refused`, `failed` or `stopped`.
     pub mode: String,
     /// Why, in words, where there is something to say.
     pub reason: Option<String>,
@@ -117,6 +122,10 @@ pub struct VolumeStatus {
     pub unknown: Vec<UnknownRange>,
     /// Its target disks.
     pub targets: Vec<String>,
+    /// Room of its pool; none if it has none.
+    pub pool_bytes: Option<u64>,
+    /// How much of it is taken.
+    pub pool_used_bytes: Option<u64>,
 }
 
 /// A range of a volume, what it holds being unknown.

@@ -87,14 +87,36 @@ impl Worker {
                 .commit_stream(&self.group, &state)
                 .map_err(failed),
             Job::Step(step) => self.step(step),
+            Job::Reopen => Err(self.reopen()),
         };
         match done {
             Ok(()) => JobOutcome::Done,
+            Err(outcome @ JobOutcome::Reopened(_)) => outcome,
             Err(outcome) => {
                 tracing::error!(group = %self.group, ?outcome, "a step was not applied");
                 outcome
             }
         }
+    }
+
+    /// Opens all targets of the group anew; not one of another disk, nor one someone else wrote to.
+    fn reopen(&mut self) -> JobOutcome {
+        let records = match self.hub.catalog.group_volumes(&self.group) {
+            Ok(records) => records,
+            Err(error) => return failed(error),
+        };
+        self.applier.forget_failure(&self.group);
+        let mut refused = Vec::new();
+        for record in records {
+            self.applier.remove(&record.name);
+            if let Err(error) = self.applier.add(&record) {
+                refused.push((record.name.volume, error.to_string()));
+            }
+        }
+        if refused.is_empty() {
+            tracing::info!(group = %self.group, "the targets are open again");
+        }
+        JobOutcome::Reopened(refused)
     }
 
     fn step(&mut self, step: Step) -> Result<(), JobOutcome> {
@@ -130,7 +152,9 @@ fn damage(error: ApplyError) -> JobOutcome {
             | PayloadError::Bad { at, .. }
             | PayloadError::Other { at, .. },
         ) => JobOutcome::Damaged { at, reason },
-        _ => JobOutcome::Failed(reason),
+        ApplyError::Disk(_) | ApplyError::Failed { .. } | ApplyError::NotOpen(_) => {
+            JobOutcome::Target(reason)
+        }
     }
 }
 

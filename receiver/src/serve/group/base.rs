@@ -42,6 +42,7 @@ impl Group {
             return;
         }
         let stuck = self.failed.clone().or_else(|| self.refused());
+        let stuck = stuck.or_else(|| self.behind());
         if !self.rests() && stuck.is_none() {
             return;
         }

@@ -92,6 +92,8 @@ pub enum Job {
     Commit(StreamState),
     /// Move the base.
     Step(Step),
+    /// Open the targets of all volumes anew.
+    Reopen,
 }
 
 /// One step of the base.
@@ -117,6 +119,10 @@ pub enum JobOutcome {
         /// In words.
         reason: String,
     },
+    /// A target does not take writes; what it holds of the step is not known.
+    Target(String),
+    /// The targets were opened anew, but for those of these volumes.
+    Reopened(Vec<(Name, String)>),
     /// It failed, and will go on failing until a restart.
     Failed(String),
 }

@@ -33,7 +33,9 @@ impl Group {
             durable: intake.map_or(applied, |intake| intake.durable_prefix()).0,
             applied: applied.0,
             lag_bytes: self.lag_bytes(),
-            lag_seconds: self.lag_seconds(),
+            lag_seconds: self.lag_seconds(now),
+            held_by: self.held_by(),
+            clock_offset_seconds: self.session.as_ref().and_then(|s| s.clock_offset_s()),
             mode: mode.into(),
             reason,
             window_bytes: self.window_bytes(),
@@ -64,6 +66,8 @@ impl Group {
             ),
             None => String::new(),
         };
+        let behind = self.behind().map(|why| format!("; {why}"));
+        let frozen = behind.unwrap_or(frozen);
         let waiting = self.records_waiting();
         let what = if self.journal_full {
             "the journal is at its bound".into()
@@ -81,6 +85,9 @@ impl Group {
             return ("refused", Some(text));
         }
         let full = (!self.takes_records()).then(|| self.full_text());
+        if let Some(why) = self.behind() {
+            return ("behind", Some(full.unwrap_or(why)));
+        }
         let full = full.or_else(|| self.window_text());
         if let Some(why) = self.points.frozen() {
             return ("frozen", full.or_else(|| Some(why.to_owned())));
@@ -143,10 +150,21 @@ impl Group {
         missing.saturating_mul(stream.intake.record_bytes_mean())
     }
 
+    /// What keeps the newest point from moving on.
+    fn held_by(&self) -> Option<String> {
+        if let Some(why) = self.points.frozen() {
+            return Some(why.to_owned());
+        }
+        let away = self.session.is_none() && self.current().is_some();
+        away.then(|| format!("source {} is not connected", self.source))
+    }
+
     /// Age of the oldest write that is not durable here, by the source's clock.
-    fn lag_seconds(&self) -> f64 {
+    fn lag_seconds(&self, now: Now) -> f64 {
         let (Some(session), Some(stream)) = (&self.session, self.current()) else {
-            return 0.0;
+            // Nobody knows what it has written since.
+            let heard = self.recoverable().unwrap_or(now.wall).max(self.heard);
+            return now.wall.0.saturating_sub(heard.0) as f64 / 1e9;
         };
         let intake = &stream.intake;
         if session.captured <= intake.durable_prefix() {

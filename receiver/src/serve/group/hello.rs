@@ -82,7 +82,8 @@ impl Group {
             Some(stream) if stream.incarnation() == said => self.objection_to_resume(stream, hello),
             _ if self.streams.len() >= STREAMS_MAX => {
                 let code = RefusalCode::Unable;
-                let reason = self.failed.as_deref().unwrap_or("the targets are slow");
+                let reason = self.failed.clone().or_else(|| self.behind());
+                let reason = reason.unwrap_or_else(|| "the targets are slow".into());
                 let text = format!("earlier incarnations are not applied yet: {reason}");
                 Some(Refusal { code, text })
             }

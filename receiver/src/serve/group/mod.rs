@@ -20,12 +20,14 @@ mod base;
 mod event;
 mod facts;
 mod hello;
+mod offset;
 mod plan;
 mod restore;
 mod retained;
 mod session;
 mod steps;
 mod stream;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -45,6 +47,7 @@ use session::Session;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use stream::Stream;
+use targets::Targets;
 use window::Window;
 use wire::journal::StreamNumber;
 use wire::{Name, TimeMark};
@@ -83,6 +86,7 @@ pub struct Group {
     journal_failed: Option<String>,
     journal_full: bool,
     window: Window,
+    targets: Targets,
     holds: Holds,
     removing: Vec<Name>,
     wanted: VecDeque<Wanted>,
@@ -111,7 +115,7 @@ impl Group {
             Event::JournalFailed(reason) => self.journal_failed(reason),
             Event::JournalRoom(room) => self.journal_full = !room,
             Event::JournalPressed(upto) => self.journal_pressed(upto),
-            Event::Job(outcome) => self.job_ended(outcome),
+            Event::Job(outcome) => self.job_ended(now, outcome),
             Event::Added(volume, registered) => {
                 self.volumes.insert(volume, registered);
             }

@@ -3,6 +3,7 @@
 use super::base::Holds;
 use super::event::Output;
 use super::stream::Stream;
+use super::targets::Targets;
 use super::window::Window;
 use super::{Group, Registered};
 use crate::catalog::StreamState;
@@ -138,6 +139,7 @@ impl Restored {
             journal_failed: None,
             journal_full: false,
             window: Window::new(self.retain),
+            targets: Targets::new(),
             holds: Holds::default(),
             removing: Vec::new(),
             wanted: VecDeque::new(),

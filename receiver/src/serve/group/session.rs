@@ -1,6 +1,7 @@
 //! The session of the source: what it sends, what it is told.
 
 use super::event::{Now, Output, SessionId};
+use super::offset::ClockOffset;
 use super::{Event, Group};
 use crate::catalog::VolumeState;
 use crate::intake::{MARK_MAX, Receipt, STAMP_MAX};
@@ -31,6 +32,7 @@ pub(super) struct Session {
     /// The source's clock, as it last said.
     pub(super) clock: TimeMark,
     echo: TimeMark,
+    offset: ClockOffset,
     beats: VecDeque<Heartbeat>,
     /// Clock of the newest heartbeat whose promise is valid, and what it covers.
     valid: Option<Heartbeat>,
@@ -49,6 +51,7 @@ impl Session {
             captured_at_hello: hello.captured,
             clock: TimeMark(0),
             echo: TimeMark(0),
+            offset: ClockOffset::default(),
             beats: VecDeque::new(),
             valid: None,
             volumes: hello.volumes.clone(),
@@ -56,7 +59,15 @@ impl Session {
         }
     }
 
-    fn beat(&mut self, beat: Heartbeat) {
+    /// The source's clock minus ours, as far as it is known.
+    pub(super) fn clock_offset_s(&self) -> Option<f64> {
+        self.offset.seconds()
+    }
+
+    fn beat(&mut self, now: Now, beat: Heartbeat) {
+        if beat.clock > self.clock {
+            self.offset.note(beat.clock, now.wall);
+        }
         self.echo = self.echo.max(beat.clock);
         self.clock = self.clock.max(beat.clock);
         self.captured = self.captured.max(beat.captured);
@@ -176,7 +187,7 @@ impl Group {
             self.end_session(id, "a heartbeat from an impossible time or place".into());
             return;
         }
-        session.beat(beat);
+        session.beat(now, beat);
         self.validate_beats();
         let ack = self.ack(now);
         self.out.extend(ack);

@@ -119,7 +119,8 @@ impl Group {
         let Some(stream) = self.streams.front() else {
             return false;
         };
-        let blocked = self.damaged || self.failed.is_some() || self.refused().is_some();
+        let well = self.refused().is_none() && self.behind().is_none();
+        let blocked = self.damaged || self.failed.is_some() || !well;
         let elsewhere = stream.incarnation() != self.base.incarnation;
         let changes_over = elsewhere && stream.opening.is_some() && !self.holds.any();
         !blocked && (changes_over || self.step_end() > self.base.applied)
@@ -168,7 +169,13 @@ impl Group {
             return;
         }
         self.finish_removing();
-        if self.damaged || self.failed.is_some() || self.refused().is_some() {
+        if self.damaged || self.failed.is_some() {
+            return;
+        }
+        if self.refused().is_some() || self.behind().is_some() {
+            if let Some(job) = self.retry(now) {
+                self.start(job);
+            }
             return;
         }
         self.leave_streams_behind();
@@ -193,9 +200,13 @@ impl Group {
             None
         };
         if let Some(job) = job {
-            self.job = Some(job.clone());
-            self.out.push_back(Output::Job(job));
+            self.start(job);
         }
+    }
+
+    fn start(&mut self, job: Job) {
+        self.job = Some(job.clone());
+        self.out.push_back(Output::Job(job));
     }
 
     /// Streams whose end the base has reached are of no more use.
@@ -232,11 +243,19 @@ impl Group {
         }))
     }
 
-    pub(super) fn job_ended(&mut self, outcome: JobOutcome) {
+    pub(super) fn job_ended(&mut self, now: Now, outcome: JobOutcome) {
         let Some(job) = self.job.take() else { return };
         match outcome {
             JobOutcome::Done => self.job_done(job),
             JobOutcome::Damaged { at, reason } => self.damaged(at, reason),
+            JobOutcome::Target(reason) => {
+                let step = match job {
+                    Job::Step(step) => Some(step),
+                    Job::Commit(_) | Job::Reopen => None,
+                };
+                self.target_failed(now, step, reason);
+            }
+            JobOutcome::Reopened(refused) => self.reopened(now, &refused),
             JobOutcome::Failed(reason) => {
                 self.notify(format!(
                     "group {} is no longer applied: {reason}",
@@ -251,8 +270,10 @@ impl Group {
         self.ack_due = true;
         self.window.forget_goal();
         match job {
+            Job::Reopen => {}
             Job::Commit(state) => self.base = state,
             Job::Step(step) => {
+                self.targets.took_a_step();
                 self.base = step.reached;
                 let (incarnation, applied) = (self.base.incarnation, self.base.applied);
                 if let Some(stream) = self.streams.front_mut() {

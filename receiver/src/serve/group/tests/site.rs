@@ -72,6 +72,8 @@ pub(super) struct Site {
     pub(super) now: Now,
     pub(super) damaged: Option<RecordAt>,
     pub(super) losses: usize,
+    /// Volumes whose targets cannot be opened.
+    pub(super) refused: Vec<(Name, String)>,
 }
 
 impl Kept {
@@ -114,6 +116,7 @@ impl Site {
             },
             damaged: None,
             losses: 0,
+            refused: Vec::new(),
         };
         for stream in retired {
             site.kept.journal.retain(|(number, _)| *number != stream);
@@ -220,6 +223,7 @@ impl Site {
                 self.commit_state(state);
                 JobOutcome::Done
             }
+            Job::Reopen => JobOutcome::Reopened(self.refused.clone()),
             Job::Step(step) => self.step(step),
         };
         self.tell(Event::Job(outcome));
@@ -244,6 +248,7 @@ impl Site {
     pub(super) fn die_working(&mut self, reach: u64, wrote: impl Fn(usize, usize) -> bool) {
         let Some(job) = self.job.take() else { return };
         match &job {
+            Job::Reopen => {}
             Job::Commit(state) if reach > 0 => self.commit_state(state),
             Job::Commit(_) => {}
             Job::Step(step) => {

@@ -5,7 +5,8 @@ use super::site::{BLOCKS, hello_of, name, registered, spec};
 use super::stories::begun;
 use crate::control::At;
 use crate::intake::Progress;
-use crate::serve::group::{Event, Output, Registered};
+use crate::serve::group::{Event, Job, JobOutcome, Output, Registered};
+use std::time::Duration;
 use wire::control::{Control, RefusalCode};
 use wire::{Stamp, TimeMark};
 
@@ -37,6 +38,7 @@ fn targets_that_cannot_be_opened_are_not_written_and_their_source_is_told() {
         ..registered()
     };
     world.site.tell(Event::Added(name(1), refused));
+    world.site.refused = vec![(name(1), "the disk is another one".into())];
     let hello = hello_of(world.source.now, 1, 99);
     let refusal = world.site.group.objection(&hello).unwrap();
     assert_eq!(refusal.code, RefusalCode::Unable);
@@ -44,6 +46,68 @@ fn targets_that_cannot_be_opened_are_not_written_and_their_source_is_told() {
     world.rest();
     assert_eq!(world.mode(), "refused");
     assert_eq!(world.site.kept.base, image);
+    world.site.refused.clear();
+    world.site.now.up += Duration::from_secs(60);
+    world.rest();
+    assert_eq!(world.mode(), "async", "the right disk is back");
+}
+
+impl World {
+    /// Writes that arrive, settle and become durable, whatever the targets do.
+    fn write_and_settle(&mut self, count: usize) {
+        for at in 0..count {
+            self.source.write(0, at % BLOCKS, false);
+        }
+        self.source.settle(count);
+        self.send();
+        self.site.commit(usize::MAX);
+        self.exchange();
+    }
+}
+
+#[test]
+fn a_target_that_fails_in_a_step_does_not_stop_the_journal_and_catches_up_when_it_is_back() {
+    for reach in 0..3 {
+        let mut world = begun();
+        let begin = world.source.captured();
+        world.source.write(0, 0, false);
+        world.source.write(1, 1, false);
+        world.source.settle(2);
+        world.send();
+        world.site.commit(usize::MAX);
+        let step = match &world.site.job {
+            Some(Job::Step(step)) => step.clone(),
+            other => panic!("{other:?}"),
+        };
+        // It fails after the horizon was committed and some of it was written, or before.
+        world.site.die_working(reach, |volume, _| volume == 0);
+        world.site.refused = vec![(name(0), "no such disk".into())];
+        let full = "cannot write target t: no space left".to_owned();
+        world.site.tell(Event::Job(JobOutcome::Target(full)));
+        assert_eq!(world.mode(), "behind");
+        let heading = step.heading.unwrap();
+        assert_eq!(world.site.group.base.horizon, heading.horizon);
+        world.write_and_settle(5);
+        let status = world.site.group.status(world.site.now);
+        assert_eq!(status.durable, begin.0 + 7, "the journal goes on");
+        assert_eq!(status.recoverable_stamp, begin.0 + 7, "and so do points");
+        let reason = status.reason.unwrap();
+        assert!(reason.contains("no space left"), "{reason}");
+        world.site.tell(Event::Hold(9, name(0), At::Newest));
+        let held = world.site.other.pop();
+        let Some(Output::Held(9, Err(said))) = held else {
+            panic!("held between two points: {held:?}");
+        };
+        assert!(said.contains("rests between two points"), "{said}");
+        world.site.now.up += Duration::from_secs(60);
+        world.rest();
+        assert!(world.site.group.refused().is_some(), "still away");
+        world.site.refused.clear();
+        world.site.now.up += Duration::from_secs(60);
+        world.rest();
+        assert_eq!(world.mode(), "async", "reach {reach}");
+        assert_eq!(world.site.kept.base, world.source.truth, "reach {reach}");
+    }
 }
 
 #[test]
