@@ -3,7 +3,7 @@
 use crate::run;
 use crate::site::Site;
 use crate::source::{Record, Source, name};
-use crate::talk::{Talk, assert_image, batch_bytes, open, reach};
+use crate::talk::{Talk, assert_image, batch_bytes, open, reach, receiver_pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -203,4 +203,47 @@ fn send_all(talk: &Talk, records: &[Record]) -> tokio::task::JoinHandle<()> {
             });
         }
     })
+}
+
+#[test]
+fn strangers_that_shake_hands_and_say_nothing_keep_no_source_out() {
+    run(async {
+        let site = Site::serving();
+        let identity = site.enrol("db1").await;
+        let mut strangers = Vec::new();
+        // More than there are places, of somebody nobody has enrolled, none of whom says a word.
+        for _ in 0..300 {
+            let stranger = link::Identity::generate(std::time::SystemTime::now()).unwrap();
+            let pin = receiver_pin(&site);
+            let address = site.address().to_owned();
+            strangers.push(tokio::spawn(async move {
+                let reached = link::connect(&address, &stranger, pin, link::Protocol::Session);
+                let held = reached.await;
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                drop(held);
+            }));
+        }
+        let mut source = Source::new(1);
+        source.copy();
+        let begin = Instant::now();
+        let mut talk = loop {
+            assert!(begin.elapsed() < Duration::from_secs(30), "kept out");
+            if let Some(talk) = attempt(&site, &identity, &source).await {
+                break talk;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        talk.catch_up(&source).await;
+        strangers.iter().for_each(tokio::task::JoinHandle::abort);
+    });
+}
+
+/// One try, as a shipper makes it.
+async fn attempt(site: &Site, identity: &link::Identity, source: &Source) -> Option<Talk> {
+    let (address, pin) = (site.address(), receiver_pin(site));
+    let reached = link::connect(address, identity, pin, link::Protocol::Session);
+    let (endpoint, connection) = reached.await.ok()?;
+    Talk::begin((endpoint, connection), source.hello())
+        .await
+        .ok()
 }

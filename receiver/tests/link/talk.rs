@@ -53,7 +53,13 @@ pub(crate) fn receiver_pin(site: &Site) -> Pin {
 
 /// Says hello; a session, or why there is none.
 pub(crate) async fn dial(site: &Site, identity: &Identity, hello: Hello) -> Result<Talk, NoTalk> {
-    let (endpoint, connection) = reach(site, identity).await;
+    Talk::begin(reach(site, identity).await, hello).await
+}
+
+async fn begin(
+    (endpoint, connection): (Endpoint, Connection),
+    hello: Hello,
+) -> Result<Talk, NoTalk> {
     let (mut say, mut hear) = connection.open_bi().await.unwrap();
     link::write_control(&mut say, &Control::Hello(hello))
         .await
@@ -115,6 +121,14 @@ pub(crate) async fn closing(connection: &Connection) -> String {
 }
 
 impl Talk {
+    /// Says hello over a fresh connection.
+    pub(crate) async fn begin(
+        reached: (Endpoint, Connection),
+        hello: Hello,
+    ) -> Result<Self, NoTalk> {
+        begin(reached, hello).await
+    }
+
     /// Sends records as one batch.
     pub(crate) async fn batch(&self, records: &[Record]) {
         let bytes = batch_bytes(self.greeted.session, records);
