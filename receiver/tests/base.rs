@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use receiver::apply::{Applier, ApplyError, PayloadError, PayloadSource, UringDisk};
 use receiver::catalog::{Catalog, StreamState, TargetRecord, VolumeRecord};
 use receiver::fold::{ByteRange, Change, Effect, RecordAt};
-use receiver::target::{self, NewVolume, OpenTarget, TargetError, VolumeReader};
+use receiver::target::{
+    self, LayoutKind, NewTarget, NewVolume, OpenTarget, TargetError, VolumeReader,
+};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use wire::{Generation, Incarnation, RecordHeader, RecordKind, Stamp, TimeMark, VolumeIndex};
@@ -82,7 +84,8 @@ fn volume(dir: &Path, size_bytes: u64, targets: usize) -> VolumeRecord {
     let new = NewVolume {
         size_bytes,
         sector_bytes: SECTOR as u32,
-        targets: paths,
+        kind: LayoutKind::Plain,
+        targets: paths.into_iter().map(NewTarget::from).collect(),
     };
     let provision = target::provision(&new, &[], &[]).unwrap();
     let targets: Vec<TargetRecord> = provision.targets().to_vec();
@@ -101,6 +104,7 @@ fn volume(dir: &Path, size_bytes: u64, targets: usize) -> VolumeRecord {
         source: wire::Name::new("host1").unwrap(),
         size_bytes,
         sector_bytes: SECTOR as u32,
+        kind: LayoutKind::Plain,
         disk: None,
         targets,
     }

@@ -5,7 +5,7 @@
 use receiver::apply::{Applier, PayloadError, PayloadSource};
 use receiver::catalog::VolumeRecord;
 use receiver::fold::{ByteRange, Change, Effect, RecordAt};
-use receiver::target::{self, NewVolume, TargetError, TargetIdentity, VolumeReader};
+use receiver::target::{self, LayoutKind, NewVolume, TargetError, TargetIdentity, VolumeReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use wire::{RecordHeader, RecordKind, Stamp, TimeMark, VolumeIndex};
@@ -57,7 +57,8 @@ fn new(size_bytes: u64, sector_bytes: u32, path: &Path) -> NewVolume {
     NewVolume {
         size_bytes,
         sector_bytes,
-        targets: vec![path.to_owned()],
+        kind: LayoutKind::Plain,
+        targets: vec![path.to_owned().into()],
     }
 }
 
@@ -70,6 +71,7 @@ fn record(new: &NewVolume) -> Result<VolumeRecord, TargetError> {
         source: wire::Name::new("host1").unwrap(),
         size_bytes: new.size_bytes,
         sector_bytes: new.sector_bytes,
+        kind: LayoutKind::Plain,
         disk: None,
         targets,
     })

@@ -30,7 +30,7 @@ pub use uring::{IN_FLIGHT_MAX, UringDisk};
 
 use crate::catalog::VolumeRecord;
 use crate::fold::{Extent, Fold, Plan};
-use crate::target::{self, Layout, TargetError};
+use crate::target::{self, Layout, MapChange, Placement, PoolFull, TargetError};
 use std::collections::BTreeMap;
 use wire::{Name, VolumeName};
 
@@ -51,6 +51,14 @@ pub enum ApplyError {
         /// What failed then.
         reason: String,
     },
+    /// There is no room for what is new; nothing was written.
+    #[error("volume {volume}: {full}; discard at the source, or give it a larger pool")]
+    Full {
+        /// The volume.
+        volume: VolumeName,
+        /// How large the pool is.
+        full: PoolFull,
+    },
     /// The volume has no open targets.
     #[error("volume {0} has no open targets")]
     NotOpen(VolumeName),
@@ -61,6 +69,8 @@ pub enum ApplyError {
 pub struct Applied {
     /// Per volume touched, the known blocks of its targets, in order.
     pub known: Vec<(Name, Vec<KnownBlocks>)>,
+    /// How the maps of pools change.
+    pub maps: Vec<(Name, Vec<MapChange>)>,
 }
 
 /// The base: all open volumes and their disks.
@@ -71,7 +81,7 @@ pub struct Applier {
 }
 
 struct OpenVolume {
-    layout: Layout,
+    placement: Placement,
     sector_bytes: u32,
     disks: Vec<Box<dyn Disk>>,
 }
@@ -85,12 +95,21 @@ impl Applier {
     /// Opens the targets of a volume, checks that they are the ones it was given, and starts one
     /// thread per target. Nothing is written.
     pub fn add(&mut self, record: &VolumeRecord) -> Result<(), TargetError> {
+        self.add_mapped(record, &[])
+    }
+
+    /// The same, with the map of a pool.
+    pub fn add_mapped(
+        &mut self,
+        record: &VolumeRecord,
+        map: &[MapChange],
+    ) -> Result<(), TargetError> {
         assert!(
             !self.is_open(&record.name),
             "volume {} is open already",
             record.name
         );
-        let layout = record.layout()?;
+        let placement = record.placement(map)?;
         let mut disks: Vec<Box<dyn Disk>> = Vec::with_capacity(record.targets.len());
         for open in target::open_volume(record)? {
             let path = open.path.clone();
@@ -98,7 +117,7 @@ impl Applier {
                 UringDisk::spawn(open).map_err(|source| TargetError::Thread { path, source })?;
             disks.push(Box::new(disk));
         }
-        self.add_disks(record.name.clone(), layout, record.sector_bytes, disks);
+        self.add_placed(record.name.clone(), placement, record.sector_bytes, disks);
         Ok(())
     }
 
@@ -110,15 +129,27 @@ impl Applier {
         sector_bytes: u32,
         disks: Vec<Box<dyn Disk>>,
     ) {
+        self.add_placed(volume, Placement::Plain(layout), sector_bytes, disks);
+    }
+
+    /// The same, however the volume lies on them.
+    pub fn add_placed(
+        &mut self,
+        volume: VolumeName,
+        placement: Placement,
+        sector_bytes: u32,
+        disks: Vec<Box<dyn Disk>>,
+    ) {
         assert!(
-            disks.len() == layout.targets(),
-            "{} disks for {layout:?}",
-            disks.len()
+            disks.len() == placement.targets(),
+            "{} disks for {} targets",
+            disks.len(),
+            placement.targets()
         );
         let before = self.volumes.insert(
             volume,
             OpenVolume {
-                layout,
+                placement,
                 sector_bytes,
                 disks,
             },
@@ -139,7 +170,7 @@ impl Applier {
     /// An empty fold of an open volume.
     pub fn fold(&self, volume: &VolumeName) -> Option<Fold> {
         let open = self.volumes.get(volume)?;
-        Some(Fold::new(open.layout.size_bytes(), open.sector_bytes))
+        Some(Fold::new(open.placement.size_bytes(), open.sector_bytes))
     }
 
     /// The targets of the group are opened anew: what failed before says nothing about them.
@@ -162,16 +193,30 @@ impl Applier {
         self.check(group)?;
         let mut plan = Plan::new();
         let mut volumes = Vec::with_capacity(changes.len());
+        let mut maps = Vec::new();
         for (volume, extents) in changes {
             assert!(
                 !volumes.contains(&volume),
                 "volume {volume} is twice in a step"
             );
             let open = self.volume(group, &volume)?;
-            plan.add(&open.layout, &extents);
+            let laid = open.placement.plan(&extents);
+            let laid = laid.map_err(|full| ApplyError::Full {
+                volume: VolumeName {
+                    group: group.clone(),
+                    volume: volume.clone(),
+                },
+                full,
+            })?;
+            plan.add_placed(open.placement.targets(), &laid.placed);
+            if !laid.changes.is_empty() {
+                maps.push((volume.clone(), laid.changes));
+            }
             volumes.push(volume);
         }
-        Ok(Step::load(group.clone(), volumes, plan, source)?)
+        let mut step = Step::load(group.clone(), volumes, plan, source)?;
+        step.maps = maps;
+        Ok(step)
     }
 
     /// Writes a step to all its disks at once and syncs each.
@@ -184,6 +229,19 @@ impl Applier {
         self.write(step).inspect_err(|error| {
             self.failed.insert(group, error.to_string());
         })
+    }
+
+    /// What a step left behind is committed: segments it took are theirs, those it freed nobody's.
+    pub fn committed(&mut self, group: &Name, applied: &Applied) {
+        for (volume, changes) in &applied.maps {
+            let name = VolumeName {
+                group: group.clone(),
+                volume: volume.clone(),
+            };
+            if let Some(open) = self.volumes.get_mut(&name) {
+                open.placement.commit(changes);
+            }
+        }
     }
 
     fn check(&self, group: &Name) -> Result<(), ApplyError> {
@@ -231,7 +289,8 @@ impl Applier {
             known.push((volume.clone(), blocks));
         }
         outcome?;
-        Ok(Applied { known })
+        let maps = step.maps;
+        Ok(Applied { known, maps })
     }
 
     fn disks(&mut self, group: &Name, volume: &Name) -> &mut [Box<dyn Disk>] {

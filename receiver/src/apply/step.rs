@@ -8,6 +8,7 @@ use super::disk::DiskBatch;
 use super::payload::{PayloadError, PayloadSource};
 use crate::aligned::AlignedBuffer;
 use crate::fold::{Plan, Record, RecordRead};
+use crate::target::MapChange;
 use wire::{Name, RecordHeader};
 
 /// One step of one group, ready to be written.
@@ -19,6 +20,8 @@ pub struct Step {
     pub(super) volumes: Vec<Name>,
     /// One batch per disk: all disks of the first volume, then of the next.
     pub(super) batches: Vec<DiskBatch>,
+    /// How the maps of pools change once it is written.
+    pub(super) maps: Vec<(Name, Vec<MapChange>)>,
     bytes: u64,
 }
 
@@ -53,6 +56,7 @@ impl Step {
             group,
             volumes,
             batches,
+            maps: Vec::new(),
             bytes,
         })
     }

@@ -8,7 +8,8 @@
 //! tokens   SHA-256 of the secret, hex   source text | expires u64 | used time
 //! sources  NAME                         pin [32] | enrolled u64 | revoked time
 //! groups   GROUP                        generation
-//! volumes  GROUP/VOLUME                 source text | size u64 | sector u32 | disk flag, text
+//! volumes  GROUP/VOLUME                 source text | size u64 | sector u32 | layout u8: 1 plain,
+//!                                       2 pool | disk flag, text
 //!                                       | count u16, per target: path text, identity
 //!          identity                     1 | device u64 | inode u64 | born ns u64 | size u64
 //!                                       2 | id text | size u64
@@ -18,6 +19,8 @@
 //!          state                        0 absent; 1 copying, first flag, since u64; 2 ready;
 //!                                       3 left, incarnation, stamp u64; 4 doubt
 //! known    GROUP/VOLUME                 count u16, per target: 4 x xxh3-64
+//! pools    GROUP/VOLUME/PAGE            count u16 (512), per segment: u64, 0 nowhere, else
+//!                                       2^63 + disk * 2^32 + segment of the disk
 //! journal  "id"                         u128
 //! meta     "version"                    u64 of redb's own, without a version byte: 1
 //! ```
@@ -30,7 +33,7 @@ use super::records::{
     VolumeState,
 };
 use crate::apply::{KNOWN_BLOCKS, KnownBlocks};
-use crate::target::{TARGETS_MAX, TargetIdentity};
+use crate::target::{LayoutKind, Place, TARGETS_MAX, TargetIdentity};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -135,7 +138,11 @@ impl Value for VolumeRecord {
         writer
             .name(&self.source)
             .u64(self.size_bytes)
-            .u32(self.sector_bytes);
+            .u32(self.sector_bytes)
+            .u8(match self.kind {
+                LayoutKind::Plain => 1,
+                LayoutKind::Pool => 2,
+            });
         writer.flag(self.disk.is_some());
         writer.text(self.disk.as_deref().unwrap_or_default(), IDENTITY_BYTES_MAX);
         writer.count(self.targets.len());
@@ -152,6 +159,11 @@ impl Value for VolumeRecord {
             .map_err(|_| DecodeError::BadValue("volume name"))?;
         let source = reader.name("source")?;
         let (size_bytes, sector_bytes) = (reader.u64()?, reader.u32()?);
+        let kind = match reader.u8()? {
+            1 => LayoutKind::Plain,
+            2 => LayoutKind::Pool,
+            _ => return Err(DecodeError::BadValue("layout")),
+        };
         let (known, disk) = (reader.flag("disk")?, reader.identity()?);
         let mut targets = Vec::new();
         for _ in 0..reader.count("targets", TARGETS_MAX)? {
@@ -169,6 +181,7 @@ impl Value for VolumeRecord {
             source,
             size_bytes,
             sector_bytes,
+            kind,
             disk,
             targets,
         })
@@ -238,6 +251,35 @@ impl Value for KnownRow {
             row.push(KnownBlocks(digests));
         }
         Ok(Self(row))
+    }
+}
+
+/// A page of a pool's map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MapPage(pub(super) [Option<Place>; MAP_PAGE_SEGMENTS]);
+
+/// Segments of a page.
+pub(super) const MAP_PAGE_SEGMENTS: usize = 512;
+
+impl Value for MapPage {
+    const WHAT: &'static str = "pool";
+
+    fn put(&self, writer: &mut Writer) {
+        writer.count(self.0.len());
+        for place in self.0 {
+            writer.u64(Place::pack(place));
+        }
+    }
+
+    fn take(_key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut page = [None; MAP_PAGE_SEGMENTS];
+        if reader.count("segments", MAP_PAGE_SEGMENTS)? != MAP_PAGE_SEGMENTS {
+            return Err(DecodeError::BadValue("segments"));
+        }
+        for place in &mut page {
+            *place = Place::unpack(reader.u64()?).ok_or(DecodeError::BadValue("segment"))?;
+        }
+        Ok(Self(page))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::codec::{JournalId, KnownRow};
 use super::error::CatalogError;
+use super::pools::change_map;
 use super::records::StreamState;
-use super::store::{Catalog, JOURNAL, KNOWN, OpenTable, STREAMS, store, stored};
+use super::store::{Catalog, JOURNAL, KNOWN, OpenTable, POOLS, STREAMS, store, stored};
 use crate::apply::Applied;
 use wire::{Name, VolumeName};
 
@@ -18,7 +19,8 @@ impl Catalog {
         self.change(|write| advance(&mut write.open_table(STREAMS)?, group, state))
     }
 
-    /// Commits a state whose step has been written and synced, with what the targets are known by.
+    /// Commits a state whose step has been written and synced, with what the targets are known by
+    /// and where the segments of pools lie.
     pub fn commit_applied(
         &self,
         group: &Name,
@@ -34,6 +36,14 @@ impl Catalog {
                     volume: volume.clone(),
                 };
                 store(&mut known, &name.to_string(), &KnownRow(blocks.clone()))?;
+            }
+            let mut pools = write.open_table(POOLS)?;
+            for (volume, changes) in &applied.maps {
+                let name = VolumeName {
+                    group: group.clone(),
+                    volume: volume.clone(),
+                };
+                change_map(&mut pools, &name, changes)?;
             }
             Ok(())
         })

@@ -1,7 +1,10 @@
 //! What the catalog holds, typed.
 
 use crate::apply::KnownBlocks;
-use crate::target::{Layout, LayoutError, TargetIdentity};
+use crate::target::{
+    Layout, LayoutError, LayoutKind, MapChange, POOL_SEGMENT_BYTES, Placement, Pool, TargetError,
+    TargetIdentity, pool_bytes,
+};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use wire::{Generation, Incarnation, Name, Pin, Stamp, TimeMark, VolumeName};
@@ -48,6 +51,8 @@ pub struct VolumeRecord {
     pub size_bytes: u64,
     /// Its logical sector.
     pub sector_bytes: u32,
+    /// How it lies on its targets.
+    pub kind: LayoutKind,
     /// Identity of the source's disk, once one has shown up.
     pub disk: Option<String>,
     /// The target disks, in layout order.
@@ -55,9 +60,35 @@ pub struct VolumeRecord {
 }
 
 impl VolumeRecord {
-    /// How it lies on its targets.
+    /// How it lies on its targets by rule.
     pub fn layout(&self) -> Result<Layout, LayoutError> {
         Layout::new(self.size_bytes, self.targets.len())
+    }
+
+    /// How it lies on its targets; `map` is that of a pool.
+    pub fn placement(&self, map: &[MapChange]) -> Result<Placement, TargetError> {
+        Ok(match self.kind {
+            LayoutKind::Plain => Placement::Plain(self.layout()?),
+            LayoutKind::Pool => {
+                let targets = self.targets.iter();
+                let disks = targets.map(|t| t.identity.size_bytes() / POOL_SEGMENT_BYTES);
+                let disks: Vec<u64> = disks.collect();
+                let pool = Pool::restore(self.size_bytes, &disks, map.iter().copied());
+                let volume = || self.name.clone();
+                Placement::Pool(pool.map_err(|bad| TargetError::Map {
+                    volume: volume(),
+                    bad,
+                })?)
+            }
+        })
+    }
+
+    /// Bytes of the target with this index that are its.
+    pub fn used_bytes(&self, target: usize) -> Result<u64, LayoutError> {
+        match self.kind {
+            LayoutKind::Plain => Ok(self.layout()?.target_bytes(target)),
+            LayoutKind::Pool => Ok(pool_bytes(self.targets[target].identity.size_bytes())),
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) const VOLUMES: Table = TableDefinition::new("volumes");
 pub(super) const STREAMS: Table = TableDefinition::new("streams");
 /// Known blocks, by GROUP/VOLUME.
 pub(super) const KNOWN: Table = TableDefinition::new("known");
+/// Maps of pools, by GROUP/VOLUME/PAGE.
+pub(super) const POOLS: Table = TableDefinition::new("pools");
 /// The journal, by a fixed key.
 pub(super) const JOURNAL: Table = TableDefinition::new("journal");
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
@@ -48,7 +50,10 @@ impl Catalog {
         }
         let database = builder().create(path).map_err(open_error)?;
         let write = database.begin_write()?;
-        for table in [TOKENS, SOURCES, GROUPS, VOLUMES, STREAMS, KNOWN, JOURNAL] {
+        let tables = [
+            TOKENS, SOURCES, GROUPS, VOLUMES, STREAMS, KNOWN, POOLS, JOURNAL,
+        ];
+        for table in tables {
             write.open_table(table)?;
         }
         write.open_table(META)?.insert(VERSION_KEY, VERSION)?;
@@ -104,6 +109,24 @@ impl Catalog {
         for row in table.iter()? {
             let (key, bytes) = row?;
             values.push(decode(key.value(), bytes.value())?);
+        }
+        Ok(values)
+    }
+
+    /// The first `count` values from one key to another, with their keys.
+    pub(super) fn some<V: Value>(
+        &self,
+        table: Table,
+        first: &str,
+        last: &str,
+        count: usize,
+    ) -> Result<Vec<(String, V)>, CatalogError> {
+        let table = self.database.begin_read()?.open_table(table)?;
+        let mut values = Vec::new();
+        for row in table.range(first..=last)?.take(count) {
+            let (key, bytes) = row?;
+            let value = decode(key.value(), bytes.value())?;
+            values.push((key.value().to_owned(), value));
         }
         Ok(values)
     }

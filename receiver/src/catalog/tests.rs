@@ -3,7 +3,7 @@
 use super::codec::{KnownRow, Value};
 use super::*;
 use crate::apply::{Applied, KnownBlocks};
-use crate::target::TargetIdentity;
+use crate::target::{LayoutKind, POOL_VOLUME_SEGMENTS_MAX, Place, TargetIdentity};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -25,6 +25,7 @@ fn volume(text: &str, source: &str) -> VolumeRecord {
         source: name(source),
         size_bytes: 64 << 20,
         sector_bytes: 512,
+        kind: LayoutKind::Plain,
         disk: None,
         targets: vec![
             TargetRecord {
@@ -339,6 +340,49 @@ fn a_removed_volume_leaves_its_group_and_takes_its_state() {
 }
 
 #[test]
+fn the_map_of_a_pool_is_committed_with_the_applied_stamp_and_goes_with_its_volume() {
+    let (dir, catalog) = catalog();
+    let (one, other) = (volume("db/wal", "host1"), volume("db/wal2", "host1"));
+    catalog.add_volume(&one, fresh()).unwrap();
+    catalog.add_volume(&other, fresh()).unwrap();
+    let place = |disk, segment| Some(Place { disk, segment });
+    let commit = |catalog: &Catalog, stamp, maps| {
+        let known = Vec::new();
+        let state = state(stamp, stamp);
+        let applied = Applied { known, maps };
+        catalog
+            .commit_applied(&name("db"), &state, &applied)
+            .unwrap();
+    };
+    // Far apart: pages of their own, more of them than are read at once.
+    let far = |at: u64| (at * 70_000 % POOL_VOLUME_SEGMENTS_MAX, place(1, at as u32));
+    let mut wide: Vec<_> = (0..200).map(far).collect();
+    wide.sort_unstable();
+    let maps = vec![
+        (name("wal"), wide.clone()),
+        (
+            name("wal2"),
+            vec![(5, place(0, 6)), (511, place(0, 7)), (512, place(0, 8))],
+        ),
+    ];
+    commit(&catalog, 5, maps);
+    drop(catalog);
+    let catalog = Catalog::open(&dir.path().join("catalog.redb")).unwrap();
+    assert_eq!(catalog.pool_map(&one.name).unwrap(), wide);
+    let changes = vec![(511, None), (512, place(3, 9)), (513, place(0, 7))];
+    commit(&catalog, 6, vec![(name("wal2"), changes)]);
+    let map = [(5, place(0, 6)), (512, place(3, 9)), (513, place(0, 7))];
+    assert_eq!(catalog.pool_map(&other.name).unwrap(), map);
+    catalog.remove_volume(&one.name).unwrap();
+    assert_eq!(catalog.pool_map(&one.name).unwrap(), []);
+    assert_eq!(
+        catalog.pool_map(&other.name).unwrap(),
+        map,
+        "its namesake stays"
+    );
+}
+
+#[test]
 fn targets_are_recognised_only_while_no_step_is_under_way() {
     let (_dir, catalog) = catalog();
     let record = volume("db/wal", "host1");
@@ -346,6 +390,7 @@ fn targets_are_recognised_only_while_no_step_is_under_way() {
     let blocks = vec![KnownBlocks([1, 2, 3, 4]), KnownBlocks([5, 6, 7, 8])];
     let applied = Applied {
         known: vec![(name("wal"), blocks.clone())],
+        maps: Vec::new(),
     };
     let known = || -> Vec<Option<KnownBlocks>> {
         let record = catalog.volume(&record.name).unwrap().unwrap();
@@ -437,7 +482,8 @@ fn the_golden_bytes_of_the_values_do_not_change() {
     let golden = "0101000100000000000000020000000000000003000000000000000400000000000000";
     assert_eq!(hex(&known), golden);
     let golden = concat!(
-        "01020061620000000400000000000200000000000200",
+        "010200616200000004000000000002000001000000",
+        "0200",
         "0400",
         "2f742f30",
         "010100000000000000020000000000000003000000000000000400000000000000",

@@ -2,8 +2,9 @@
 
 use super::codec::KnownRow;
 use super::error::CatalogError;
+use super::pools::remove_map;
 use super::records::{GroupRecord, StreamState, VolumeRecord};
-use super::store::{Catalog, GROUPS, KNOWN, STREAMS, VOLUMES, decode, store, stored};
+use super::store::{Catalog, GROUPS, KNOWN, POOLS, STREAMS, VOLUMES, decode, store, stored};
 use super::{GROUPS_MAX, codec};
 use crate::points::any_counts;
 use redb::{ReadableTable, ReadableTableMetadata};
@@ -56,6 +57,7 @@ impl Catalog {
             let record = record.ok_or_else(|| CatalogError::NoVolume(name.clone()))?;
             volumes.remove(key.as_str())?;
             write.open_table(KNOWN)?.remove(key.as_str())?;
+            remove_map(&mut write.open_table(POOLS)?, name)?;
             let mut streams = write.open_table(STREAMS)?;
             if let Some(mut state) = stored::<StreamState>(&streams, name.group.as_str())? {
                 state.volumes.remove(&name.volume);

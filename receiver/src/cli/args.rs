@@ -2,6 +2,7 @@
 
 use crate::config::{ByteSize, DEFAULT_JOURNAL_BYTES_MAX, DEFAULT_PORT, Span};
 use crate::control::At;
+use crate::target::LayoutKind;
 use clap::{Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -119,9 +120,14 @@ pub enum VolumeVerb {
         /// Its exact size, such as 64MiB
         #[arg(long)]
         size: ByteSize,
-        /// Disk or file to keep it on; a file is created sparse. Several: striped over them
-        #[arg(long = "target", value_name = "PATH", required = true, num_args = 1..)]
+        /// Disk or file to keep it on; a file is created sparse. Several: striped over them, or a
+        /// pool of them, where a new file needs =SIZE
+        #[arg(long = "target", value_name = "PATH[=SIZE]", required = true, num_args = 1..)]
         targets: Vec<PathBuf>,
+        /// `plain`: byte for byte, or striped. `pool`: in segments that are allocated when they are
+        /// first written, over disks of any size
+        #[arg(long, value_name = "LAYOUT", default_value_t = LayoutKind::Plain)]
+        layout: LayoutKind,
         /// Its logical sector in bytes: 512 or 4096
         #[arg(long, value_name = "BYTES", default_value_t = 512)]
         sector: u32,

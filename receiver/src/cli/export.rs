@@ -6,9 +6,11 @@
 use super::patch;
 use super::reach::Reach;
 use crate::config::ByteSize;
-use crate::control::{At, Request, Response};
+use crate::control::{At, Request, Response, VolumeInfo};
 use crate::failure::{Failure, io_exit};
-use crate::target::{self, ExportProgress, TargetError, VolumeReader};
+use crate::target::{
+    self, ExportProgress, LayoutKind, MapChange, Place, TargetError, VolumeReader,
+};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -35,7 +37,8 @@ pub(super) fn export(reach: &mut Reach, volume: &str, file: &Path, at: At) -> Re
     else {
         return Err(super::unexpected(&response));
     };
-    let mut reader = VolumeReader::open(&info.record()?)?;
+    let map = pool_map(reach, &info)?;
+    let mut reader = VolumeReader::open_mapped(&info.record()?, &map)?;
     let mut bar = Bar::new();
     let done = target::export(&mut reader, file, |progress| bar.show(progress));
     bar.end();
@@ -53,6 +56,28 @@ pub(super) fn export(reach: &mut Reach, volume: &str, file: &Path, at: At) -> Re
         ByteSize(done.total_bytes),
         ByteSize(done.written_bytes)
     ))
+}
+
+/// Where the segments of the volume lie, if it is in a pool. The hold keeps them there.
+fn pool_map(reach: &mut Reach, info: &VolumeInfo) -> Result<Vec<MapChange>, Failure> {
+    let mut whole = Vec::new();
+    let mut next = (info.layout == LayoutKind::Pool).then_some(0);
+    while let Some(page) = next {
+        let volume = info.volume.clone();
+        let response = reach.ask(&Request::Map { volume, page })?;
+        let Response::Map { map, next: more } = response else {
+            return Err(super::unexpected(&response));
+        };
+        for (segment, packed) in map {
+            let place = Place::unpack(packed);
+            whole.push((
+                segment,
+                place.ok_or_else(|| Failure::failed("a map that is none"))?,
+            ));
+        }
+        next = more;
+    }
+    Ok(whole)
 }
 
 fn failure(error: TargetError) -> Failure {

@@ -16,10 +16,11 @@ mod show;
 pub use args::{Args, Verb};
 
 use crate::catalog::Catalog;
-use crate::config::Settings;
+use crate::config::{ByteSize, Settings};
 use crate::control::{Request, Response, VolumeAdd};
 use crate::failure::{Exit, Failure};
 use crate::journal::{self, DirStore};
+use crate::target::NewTarget;
 use args::VolumeVerb;
 use clap::Parser;
 use reach::Reach;
@@ -118,15 +119,17 @@ fn volume(dir: &Path, verb: VolumeVerb) -> Result<(), Failure> {
             size,
             sector,
             targets,
+            layout,
         } => {
-            let targets: Result<Vec<_>, _> = targets.iter().map(std::path::absolute).collect();
-            let targets = targets.map_err(|error| Failure::usage(error.to_string()))?;
+            let targets: Result<Vec<_>, _> = targets.iter().map(|t| new_target(t)).collect();
+            let targets = targets?;
             let (size_bytes, sector_bytes) = (size.0, sector);
             let add = VolumeAdd {
                 volume,
                 source,
                 size_bytes,
                 sector_bytes,
+                layout,
                 targets,
             };
             match ask(dir, &Request::VolumeAdd(add))? {
@@ -149,6 +152,22 @@ fn volume(dir: &Path, verb: VolumeVerb) -> Result<(), Failure> {
             export::export(&mut reach(dir)?, &volume, &file, at)
         }
     }
+}
+
+/// A target as it was named: PATH, or PATH=SIZE where there is no such file.
+fn new_target(named: &Path) -> Result<NewTarget, Failure> {
+    let text = named.to_str().unwrap_or_default();
+    let sized = text.rsplit_once('=').filter(|_| !named.exists());
+    let sized = sized.and_then(|(path, size)| Some((Path::new(path), size.parse().ok()?)));
+    let (path, size): (&Path, Option<ByteSize>) = match sized {
+        Some((path, size)) => (path, Some(size)),
+        None => (named, None),
+    };
+    let path = std::path::absolute(path).map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(NewTarget {
+        path,
+        size_bytes: size.map(|size| size.0),
+    })
 }
 
 fn reach(dir: &Path) -> Result<Reach, Failure> {

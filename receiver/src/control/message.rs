@@ -3,7 +3,7 @@
 use super::points::{Cursor, Page, PointRun};
 use super::status::Status;
 use crate::failure::Exit;
-use crate::target::TargetIdentity;
+use crate::target::{LayoutKind, NewTarget, TargetIdentity};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -46,6 +46,13 @@ pub enum Request {
         /// Which point is wanted; the newest, if nothing is said.
         at: Option<String>,
     },
+    /// Where the segments of a volume in a pool lie, from a page of the map on.
+    Map {
+        /// GROUP/VOLUME.
+        volume: String,
+        /// The page.
+        page: u32,
+    },
     /// The records between the base and the point of the volume that is held.
     Page {
         /// Where the page begins; none for the first.
@@ -65,8 +72,10 @@ pub struct VolumeAdd {
     pub size_bytes: u64,
     /// Its logical sector.
     pub sector_bytes: u32,
-    /// Absolute paths of its targets, in layout order.
-    pub targets: Vec<PathBuf>,
+    /// How it is to lie on its targets.
+    pub layout: LayoutKind,
+    /// Its targets, in layout order.
+    pub targets: Vec<NewTarget>,
 }
 
 /// What came of a request.
@@ -110,6 +119,13 @@ pub enum Response {
         /// Where the records of the pages lie; none if there are no pages.
         journal: Option<JournalPlace>,
     },
+    /// To `map`.
+    Map {
+        /// Segment of the volume, and its place as the catalog has it.
+        map: Vec<(u64, u64)>,
+        /// The page to go on with; none after the last one.
+        next: Option<u32>,
+    },
     /// To `page`.
     Page(Page),
     /// The verb was refused or failed; nothing was changed.
@@ -143,6 +159,8 @@ pub struct VolumeInfo {
     pub size_bytes: u64,
     /// Its logical sector.
     pub sector_bytes: u32,
+    /// How it lies on its targets.
+    pub layout: LayoutKind,
     /// Identity of the source's disk, once one has shown up.
     pub disk: Option<String>,
     /// Its targets, in layout order.

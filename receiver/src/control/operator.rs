@@ -8,7 +8,7 @@ use crate::catalog::{Catalog, TargetRecord, TokenRecord, VolumeRecord};
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::secret;
-use crate::target::{self, NewVolume};
+use crate::target::{self, LayoutKind, NewVolume, POOL_SEGMENT_BYTES, Place, pool_bytes};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -57,6 +57,7 @@ impl Operator {
             Request::VolumeRemove { volume } => self.volume_remove(volume),
             Request::Points { group } => self.points(group),
             Request::Hold { volume, at } => self.hold(volume, at.as_deref(), hold),
+            Request::Map { volume, page } => self.map(volume, *page),
             Request::Page { after } => page(hold.as_deref(), *after),
         };
         done.unwrap_or_else(|Failure { exit, text }| Response::Refused { exit, text })
@@ -98,6 +99,12 @@ impl Operator {
                     .iter()
                     .map(|t| t.path.display().to_string())
                     .collect();
+                if let Some(record) = record.filter(|record| record.kind == LayoutKind::Pool) {
+                    let used = self.catalog.pool_map(&record.name)?.len() as u64;
+                    let bytes = targets.iter().map(|t| pool_bytes(t.identity.size_bytes()));
+                    volume.pool_bytes = Some(bytes.sum());
+                    volume.pool_used_bytes = Some(used * POOL_SEGMENT_BYTES);
+                }
             }
         }
         Ok(())
@@ -145,6 +152,7 @@ impl Operator {
         let VolumeAdd {
             size_bytes,
             sector_bytes,
+            layout: kind,
             ..
         } = *add;
         let _turn = self.turn();
@@ -155,6 +163,7 @@ impl Operator {
         let new = NewVolume {
             size_bytes,
             sector_bytes,
+            kind,
             targets: add.targets.clone(),
         };
         let own = [
@@ -171,6 +180,7 @@ impl Operator {
             source,
             size_bytes,
             sector_bytes,
+            kind,
             disk: None,
             targets,
         };
@@ -249,6 +259,17 @@ impl Operator {
         })
     }
 
+    fn map(&self, volume: &str, page: u32) -> Result<Response, Failure> {
+        let (map, next) = self.catalog.pool_pages(&volume_name(volume)?, page)?;
+        let map = map.into_iter();
+        Ok(Response::Map {
+            map: map
+                .map(|(segment, place)| (segment, Place::pack(place)))
+                .collect(),
+            next,
+        })
+    }
+
     fn turn(&self) -> std::sync::MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -266,6 +287,7 @@ impl VolumeInfo {
             source: record.source.to_string(),
             size_bytes: record.size_bytes,
             sector_bytes: record.sector_bytes,
+            layout: record.kind,
             disk: record.disk.clone(),
             targets: targets.collect(),
         }
@@ -284,6 +306,7 @@ impl VolumeInfo {
             source: name(&self.source)?,
             size_bytes: self.size_bytes,
             sector_bytes: self.sector_bytes,
+            kind: self.layout,
             disk: self.disk.clone(),
             targets: targets.collect(),
         })

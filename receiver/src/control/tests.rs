@@ -4,6 +4,7 @@ use super::*;
 use crate::catalog::{Catalog, PointRecord, StreamState, VolumeRecord, VolumeState};
 use crate::config::Settings;
 use crate::failure::Exit;
+use crate::target::LayoutKind;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -134,7 +135,8 @@ impl Site {
             source: "host1".into(),
             size_bytes: 4 << 20,
             sector_bytes: 512,
-            targets: vec![self.target(target)],
+            layout: LayoutKind::Plain,
+            targets: vec![self.target(target).into()],
         })
     }
 

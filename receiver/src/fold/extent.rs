@@ -123,6 +123,19 @@ pub struct Extent {
     pub content: Content,
 }
 
+/// A piece of a step on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Index of the disk.
+    pub disk: usize,
+    /// Offset on it.
+    pub offset_bytes: u64,
+    /// The bytes of the volume.
+    pub range: ByteRange,
+    /// What they hold.
+    pub content: Content,
+}
+
 impl Extent {
     /// Whether a neighbour with `content` at `range` can become part of this extent.
     pub(super) fn takes(&self, range: ByteRange, content: Content) -> bool {

@@ -15,7 +15,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use extent::{ByteRange, Change, Content, Effect, Extent, Record, RecordAt};
+pub use extent::{ByteRange, Change, Content, Effect, Extent, Placed, Record, RecordAt};
 pub use plan::{DiskPlan, DiskWrite, Piece, Plan, RecordRead, WRITE_BYTES_MAX, WriteKind};
 
 use std::collections::BTreeMap;

@@ -4,8 +4,7 @@
 //! piece in disk order. So a record is read once, however many pieces are left of it, the journal
 //! is read in its own order, and neighbouring pieces of different records become one write.
 
-use super::{ByteRange, Content, Extent, Record};
-use crate::target::Layout;
+use super::{ByteRange, Content, Placed, Record};
 use std::ops::Range;
 
 /// Most bytes of one write.
@@ -93,28 +92,33 @@ impl Plan {
     }
 
     /// Adds a volume; its disks come after those already there. Extents are in disk order.
-    pub fn add(&mut self, layout: &Layout, extents: &[Extent]) {
+    #[cfg(test)]
+    pub fn add(&mut self, layout: &crate::target::Layout, extents: &[super::Extent]) {
+        let placed = crate::target::placed(layout, extents);
+        self.add_placed(layout.targets(), &placed);
+    }
+
+    /// Adds a volume over so many disks, which come after those already there. Pieces of one disk
+    /// are in its order.
+    pub fn add_placed(&mut self, disks: usize, placed: &[Placed]) {
         let first = self.disks.len();
-        self.disks
-            .resize_with(first + layout.targets(), DiskPlan::default);
-        for extent in extents {
-            for part in layout.parts(extent.range) {
-                let disk = first + part.target;
-                let range = ByteRange::new(part.offset_bytes, part.range.len_bytes);
-                match extent.content {
-                    Content::Zero => self.disks[disk].zero(range),
-                    Content::Data(record) => {
-                        let skip_bytes = part.range.offset_bytes - record.range.offset_bytes;
-                        let len_bytes = range.len_bytes;
-                        let arena_bytes = self.disks[disk].data(range);
-                        let piece = Piece {
-                            disk,
-                            arena_bytes,
-                            skip_bytes,
-                            len_bytes,
-                        };
-                        self.reads.push((self.volumes, record, piece));
-                    }
+        self.disks.resize_with(first + disks, DiskPlan::default);
+        for piece in placed {
+            let disk = first + piece.disk;
+            let range = ByteRange::new(piece.offset_bytes, piece.range.len_bytes);
+            match piece.content {
+                Content::Zero => self.disks[disk].zero(range),
+                Content::Data(record) => {
+                    let skip_bytes = piece.range.offset_bytes - record.range.offset_bytes;
+                    let len_bytes = range.len_bytes;
+                    let arena_bytes = self.disks[disk].data(range);
+                    let piece = Piece {
+                        disk,
+                        arena_bytes,
+                        skip_bytes,
+                        len_bytes,
+                    };
+                    self.reads.push((self.volumes, record, piece));
                 }
             }
         }

@@ -7,6 +7,7 @@ use super::group::{Event, Job, JobOutcome, Step};
 use super::hub::Hub;
 use super::messages::{Told, Work};
 use crate::apply::{Applier, ApplyError, PayloadError};
+use crate::catalog::VolumeRecord;
 use crate::journal::Reader;
 use std::io;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ impl Worker {
         match work {
             Work::Job(job) => return Some(self.job(*job)),
             Work::Add(record, answer) => {
-                let added = self.applier.add(&record).map_err(|error| error.to_string());
+                let added = self.open(&record);
                 let _ = answer.try_send(added);
             }
             Work::Remove(volume, answer) => {
@@ -109,14 +110,22 @@ impl Worker {
         let mut refused = Vec::new();
         for record in records {
             self.applier.remove(&record.name);
-            if let Err(error) = self.applier.add(&record) {
-                refused.push((record.name.volume, error.to_string()));
+            if let Err(reason) = self.open(&record) {
+                refused.push((record.name.volume, reason));
             }
         }
         if refused.is_empty() {
             tracing::info!(group = %self.group, "the targets are open again");
         }
         JobOutcome::Reopened(refused)
+    }
+
+    /// Opens a volume's targets.
+    fn open(&mut self, record: &VolumeRecord) -> Result<(), String> {
+        let map = self.hub.catalog.pool_map(&record.name);
+        let map = map.map_err(|error| error.to_string())?;
+        let added = self.applier.add_mapped(record, &map);
+        added.map_err(|error| error.to_string())
     }
 
     fn step(&mut self, step: Step) -> Result<(), JobOutcome> {
@@ -136,7 +145,9 @@ impl Worker {
         let catalog = &self.hub.catalog;
         catalog
             .commit_applied(&self.group, &step.reached, &applied)
-            .map_err(failed)
+            .map_err(failed)?;
+        self.applier.committed(&self.group, &applied);
+        Ok(())
     }
 }
 
@@ -152,9 +163,10 @@ fn damage(error: ApplyError) -> JobOutcome {
             | PayloadError::Bad { at, .. }
             | PayloadError::Other { at, .. },
         ) => JobOutcome::Damaged { at, reason },
-        ApplyError::Disk(_) | ApplyError::Failed { .. } | ApplyError::NotOpen(_) => {
-            JobOutcome::Target(reason)
-        }
+        ApplyError::Disk(_)
+        | ApplyError::Full { .. }
+        | ApplyError::Failed { .. }
+        | ApplyError::NotOpen(_) => JobOutcome::Target(reason),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Why a target or volume is refused: one line each, with the next step.
 
 use super::layout::LayoutError;
+use super::pool::BadMap;
 use std::io;
 use std::path::PathBuf;
 use wire::VolumeName;
@@ -19,6 +20,28 @@ pub enum TargetError {
         /// The sector size.
         sector_bytes: u32,
     },
+    /// A pool's map in the catalog.
+    #[error("the catalog is damaged: volume {volume}: {bad}; restore it from a backup")]
+    Map {
+        /// The volume.
+        volume: VolumeName,
+        /// What is wrong.
+        bad: BadMap,
+    },
+    /// The volume has more segments than a map.
+    #[error("a volume in a pool has at most {most_bytes} bytes, not {size_bytes}")]
+    PoolSize {
+        /// The size asked for.
+        size_bytes: u64,
+        /// The largest possible.
+        most_bytes: u64,
+    },
+    /// A new file of a pool without a size.
+    #[error("target {path} does not exist: say how large it is to be, as {path}=64GiB, or name a disk", path = .0.display())]
+    SizeWanted(PathBuf),
+    /// A size for what has one.
+    #[error("target {} has its size from the volume, or as a disk; leave =SIZE out", .0.display())]
+    SizeGiven(PathBuf),
     /// Too many or too few targets.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -165,7 +188,13 @@ impl TargetError {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::Sector(_) | Self::Size { .. } | Self::Layout(_) | Self::Twice(_)
+            Self::Sector(_)
+                | Self::Size { .. }
+                | Self::PoolSize { .. }
+                | Self::SizeWanted(_)
+                | Self::SizeGiven(_)
+                | Self::Layout(_)
+                | Self::Twice(_)
         )
     }
 

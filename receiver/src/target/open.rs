@@ -34,12 +34,11 @@ pub struct OpenTarget {
 /// Opens all targets of a volume. Refused, with nothing written, if one is missing, in use, not
 /// the one the volume was given, or changed by someone else (P13).
 pub fn open_volume(record: &VolumeRecord) -> Result<Vec<OpenTarget>, TargetError> {
-    let layout = record.layout()?;
     let mut open = Vec::with_capacity(record.targets.len());
     for (index, target) in record.targets.iter().enumerate() {
         let found = open_exclusive(&target.path, record.sector_bytes)?;
         let found = OpenTarget {
-            used_bytes: layout.target_bytes(index),
+            used_bytes: record.used_bytes(index)?,
             ..found
         };
         check(record, target, &found)?;

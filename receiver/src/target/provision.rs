@@ -4,9 +4,12 @@
 
 use super::error::TargetError;
 use super::identity::{TargetIdentity, block_of, size_of};
-use super::layout::Layout;
+use super::layout::{Layout, LayoutError, TARGETS_MAX};
 use super::open::{OpenTarget, open_exclusive};
+use super::placement::LayoutKind;
+use super::pool::{POOL_SEGMENT_BYTES, POOL_VOLUME_SEGMENTS_MAX};
 use crate::catalog::{TargetRecord, VolumeRecord};
+use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,8 +22,29 @@ pub struct NewVolume {
     pub size_bytes: u64,
     /// Its logical sector.
     pub sector_bytes: u32,
-    /// Its targets, in layout order; absolute.
-    pub targets: Vec<PathBuf>,
+    /// How it is to lie on them.
+    pub kind: LayoutKind,
+    /// Its targets, in layout order.
+    pub targets: Vec<NewTarget>,
+}
+
+/// A target of a volume to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTarget {
+    /// Where it is; absolute.
+    pub path: PathBuf,
+    /// How large to make it: a file of a pool that is not there.
+    pub size_bytes: Option<u64>,
+}
+
+impl From<PathBuf> for NewTarget {
+    fn from(path: PathBuf) -> Self {
+        Self {
+            path,
+            size_bytes: None,
+        }
+    }
 }
 
 /// Targets checked and created, locked until this is dropped.
@@ -58,6 +82,7 @@ pub fn provision(
     let NewVolume {
         size_bytes,
         sector_bytes,
+        kind,
         targets,
     } = new;
     let (size_bytes, sector_bytes) = (*size_bytes, *sector_bytes);
@@ -71,15 +96,15 @@ pub fn provision(
             sector_bytes,
         });
     }
-    let layout = Layout::new(size_bytes, targets.len())?;
+    let needs = needs(*kind, size_bytes, targets)?;
     let mut candidates: Vec<Candidate> = Vec::with_capacity(targets.len());
-    for (index, path) in targets.iter().enumerate() {
+    for (NewTarget { path, .. }, need) in targets.iter().zip(needs) {
         refuse_own(path, own)?;
         refuse_taken(path, volumes)?;
         if candidates.iter().any(|other| overlap(path, other.path())) {
             return Err(TargetError::Twice(path.clone()));
         }
-        candidates.push(candidate(path, layout.target_bytes(index), sector_bytes)?);
+        candidates.push(candidate(path, need, sector_bytes)?);
     }
     create(candidates)
 }
@@ -128,7 +153,79 @@ impl Candidate {
     }
 }
 
-fn candidate(path: &Path, needed_bytes: u64, sector_bytes: u32) -> Result<Candidate, TargetError> {
+/// What a target must be like.
+#[derive(Clone, Copy)]
+enum Need {
+    /// A file has exactly so many bytes, a disk at least.
+    Exactly(u64),
+    /// Room for a segment at least; a file that is not there is made that large.
+    Segments(Option<u64>),
+}
+
+/// What each target must be like.
+fn needs(
+    kind: LayoutKind,
+    size_bytes: u64,
+    targets: &[NewTarget],
+) -> Result<Vec<Need>, TargetError> {
+    if kind == LayoutKind::Pool {
+        let most_bytes = POOL_VOLUME_SEGMENTS_MAX * POOL_SEGMENT_BYTES;
+        if size_bytes > most_bytes {
+            return Err(TargetError::PoolSize {
+                size_bytes,
+                most_bytes,
+            });
+        }
+        if targets.is_empty() || targets.len() > TARGETS_MAX {
+            let targets = targets.len();
+            return Err(LayoutError::Targets { targets }.into());
+        }
+        let needs = targets
+            .iter()
+            .map(|target| Need::Segments(target.size_bytes));
+        return Ok(needs.collect());
+    }
+    let layout = Layout::new(size_bytes, targets.len())?;
+    if let Some(sized) = targets.iter().find(|target| target.size_bytes.is_some()) {
+        return Err(TargetError::SizeGiven(sized.path.clone()));
+    }
+    let exactly = |index| Need::Exactly(layout.target_bytes(index));
+    Ok((0..targets.len()).map(exactly).collect())
+}
+
+impl Need {
+    /// Least it must have.
+    fn least_bytes(self) -> u64 {
+        match self {
+            Self::Exactly(bytes) => bytes,
+            Self::Segments(wanted) => wanted.unwrap_or(0).max(POOL_SEGMENT_BYTES),
+        }
+    }
+
+    /// The size of a file that is to be made.
+    fn made_bytes(self, path: &Path) -> Result<u64, TargetError> {
+        match self {
+            Self::Exactly(bytes) => Ok(bytes),
+            Self::Segments(Some(bytes)) if bytes >= POOL_SEGMENT_BYTES => Ok(bytes),
+            Self::Segments(Some(found_bytes)) => Err(TargetError::Small {
+                path: path.to_owned(),
+                found_bytes,
+                needed_bytes: POOL_SEGMENT_BYTES,
+            }),
+            Self::Segments(None) => Err(TargetError::SizeWanted(path.to_owned())),
+        }
+    }
+
+    /// Whether a file of so many bytes will do.
+    fn takes_file(self, found_bytes: u64) -> bool {
+        match self {
+            Self::Exactly(bytes) | Self::Segments(Some(bytes)) => found_bytes == bytes,
+            Self::Segments(None) => found_bytes >= POOL_SEGMENT_BYTES,
+        }
+    }
+}
+
+fn candidate(path: &Path, need: Need, sector_bytes: u32) -> Result<Candidate, TargetError> {
     let Some(metadata) = existing(path)? else {
         let parent = parent_of(path);
         if !parent.is_dir() {
@@ -136,13 +233,14 @@ fn candidate(path: &Path, needed_bytes: u64, sector_bytes: u32) -> Result<Candid
         }
         return Ok(Candidate::New {
             path: path.to_owned(),
-            size_bytes: needed_bytes,
+            size_bytes: need.made_bytes(path)?,
         });
     };
     let open = open_exclusive(path, sector_bytes)?;
     let io = |error| TargetError::io("read", path, error);
     let found_bytes = size_of(&open.file).map_err(io)?;
     let path = path.to_owned();
+    let needed_bytes = need.least_bytes();
     if block_of(&metadata).is_some() {
         let sector = rustix::fs::ioctl_blksszget(&open.file).map_err(|error| io(error.into()))?;
         if sector > sector_bytes {
@@ -160,11 +258,9 @@ fn candidate(path: &Path, needed_bytes: u64, sector_bytes: u32) -> Result<Candid
             });
         }
     } else if found_bytes == 0 {
-        return Ok(Candidate::Empty {
-            open,
-            size_bytes: needed_bytes,
-        });
-    } else if found_bytes != needed_bytes {
+        let size_bytes = need.made_bytes(&path)?;
+        return Ok(Candidate::Empty { open, size_bytes });
+    } else if !need.takes_file(found_bytes) {
         return Err(TargetError::OtherSize {
             path,
             found_bytes,

@@ -19,7 +19,8 @@ fn new(size_bytes: u64, targets: &[PathBuf]) -> NewVolume {
     NewVolume {
         size_bytes,
         sector_bytes: 512,
-        targets: targets.to_vec(),
+        kind: LayoutKind::Plain,
+        targets: targets.iter().cloned().map(NewTarget::from).collect(),
     }
 }
 
@@ -29,6 +30,7 @@ fn record(name: &str, size_bytes: u64, targets: &[TargetRecord]) -> VolumeRecord
         source: wire::Name::new("host1").unwrap(),
         size_bytes,
         sector_bytes: 512,
+        kind: LayoutKind::Plain,
         disk: None,
         targets: targets.to_vec(),
     }

@@ -15,6 +15,7 @@ mod geometry;
 mod history;
 mod identity;
 mod order;
+mod pool;
 mod settle;
 mod site;
 mod source;
