@@ -35,6 +35,9 @@ async fn serve_until_told(
     let endpoint = link::server_endpoint(settings.listen, identity)
         .map_err(|error| Failure::failed(error.to_string()))?;
     tracing::info!(address = %settings.listen, "serving");
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
     let failed = |error| Failure::failed(format!("cannot watch signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

@@ -25,5 +25,6 @@ mod recover;
 mod removal;
 mod resized;
 mod standard_tools;
+mod units;
 mod upgrade;
 mod volatile_cache;

@@ -2,12 +2,16 @@
 
 use crate::filesystems::fill_tree;
 use crate::volatile_cache::flush_and_fua_arrive;
-use e2e::disk::{NullDisk, size_bytes};
+use e2e::disk::{Mapped, NullDisk, size_bytes};
 use e2e::run::eventually;
 use e2e::scsi::ScsiDisks;
 use e2e::site::LINK_PATIENCE;
 use e2e::{Run, Site, content, kernel};
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
 
 const DEVICE: &str = "/dev/nbd0";
 const REFUSED: i32 = 3;
@@ -20,6 +24,11 @@ impl Attached {
         kernel::module("nbd");
         site.register(volume, size_bytes(disk), 1);
         site.add_run(disk, volume, &["--frontend", "nbd"]).ok();
+        Self::again(site, group, volume)
+    }
+
+    /// To what is served already.
+    fn again(site: &Site, group: &str, volume: &str) -> Self {
         let socket = site.path("run").join(group).join(format!("{volume}.nbd"));
         let socket = socket.display().to_string();
         let how = ["-unix", &socket, DEVICE, "-N", volume, "-C", "2"];
@@ -105,5 +114,47 @@ fn a_disk_with_4096_byte_sectors_keeps_them_over_nbd() {
         .args(writes)
         .ok();
     site.assert_replica_equals("v0", &disk);
+    remove(&site);
+}
+
+#[test]
+fn no_write_of_a_dead_tap_lands_after_one_of_its_successor_over_nbd() {
+    kernel::module("dm_delay");
+    let site = Site::new("nbd");
+    let disk = NullDisk::plain(4);
+    let (sectors, below) = (size_bytes(disk.path()) / 512, disk.path().display());
+    let table = format!("0 {sectors} delay {below} 0 0 {below} 0 5000");
+    let slow = Mapped::new("ut-late-nbd", &table);
+    let attached = Attached::to(&site, slow.path(), "nbd", "v0");
+    site.wait_mode("async");
+    let start = Instant::now();
+    let older = spawn(|| {
+        // Nobody answers it.
+        let file = OpenOptions::new().write(true).open(DEVICE).unwrap();
+        let _ = file.write_all_at(&[1; 4096], 1 << 20);
+        let _ = file.sync_all();
+    });
+    sleep(Duration::from_secs(1));
+    site.kill_source();
+    site.tap(["recover", "nbd"]).ok();
+    let waited = start.elapsed();
+    assert!(
+        waited > Duration::from_secs(4),
+        "its write is under way: {waited:?}"
+    );
+    drop(attached);
+    older.join().unwrap();
+    let attached = Attached::again(&site, "nbd", "v0");
+    content::write_at(Path::new(DEVICE), 1 << 20, &[2; 4096]);
+    sleep(Duration::from_secs(6));
+    let raw = std::fs::read(disk.path()).unwrap();
+    assert!(
+        raw[1 << 20..][..4096] == [2; 4096],
+        "an older write came later"
+    );
+    site.assert_replica_equals("v0", Path::new(DEVICE));
+    let copies = site.status()["volumes"][0]["copies"].clone();
+    assert_eq!(copies, 1, "nothing was copied again");
+    drop(attached);
     remove(&site);
 }

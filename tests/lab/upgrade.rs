@@ -9,6 +9,7 @@ use e2e::{Run, Site, run};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -98,4 +99,70 @@ fn a_tap_is_upgraded_under_load_without_an_error_or_a_copy_in_thrice_a_plain_res
     let (ours, rublk) = (median(pauses), pause_of_rublk());
     assert!(ours <= 3 * rublk, "{ours:?} against {rublk:?}");
     site.tap(["remove", "up"]).ok();
+}
+
+/// A shipper nobody but the test looks after; killed with it.
+struct Shipper(Child);
+
+impl Shipper {
+    fn start(site: &Site, programs: &Path) -> Self {
+        let log = fs::File::create(programs.join("log")).unwrap();
+        let mut command = Command::new(programs.join("ublk-tap-shipper"));
+        let command = command
+            .args(["run", "--group", "ship"])
+            .env("UBLK_TAP_CONFIG_DIR", site.path("etc"))
+            .env("UBLK_TAP_RUN_DIR", site.path("run"))
+            .stdin(Stdio::null())
+            .stderr(log);
+        Self(command.spawn().unwrap())
+    }
+
+    fn terminate(mut self) {
+        Run::sh(&format!("kill -TERM {}", self.0.id())).ok();
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Shipper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_shipper_is_replaced_by_a_newer_one_that_runs_already_and_the_application_notices_nothing() {
+    let site = Site::new("ship");
+    fs::write(site.path("etc/ship.toml"), "shipper = \"external\"\n").unwrap();
+    let programs: Vec<PathBuf> = (0..3).map(|round| programs(&site, round)).collect();
+    let mut current = Shipper::start(&site, &programs[0]);
+    let disk = NullDisk::plain(16);
+    let device = site.protect(disk.path(), "v0");
+    site.wait_mode("async");
+    let life = site.status()["incarnation"].clone();
+    let writers = Writers::start(&device, 2, 8 << 20);
+    for (round, newer) in programs[1..].iter().enumerate() {
+        sleep(Duration::from_secs(1));
+        let next = Shipper::start(&site, newer);
+        sleep(Duration::from_millis(500));
+        match round {
+            0 => current.terminate(),
+            _ => drop(current),
+        }
+        current = next;
+        let before = site.status()["captured"].as_u64().unwrap();
+        run::eventually("the newer one ships", LINK_PATIENCE, || {
+            site.status()["durable"].as_u64() >= Some(before)
+        });
+    }
+    let seen = writers.end();
+    assert_eq!(seen.errors, 0, "{seen:?}");
+    assert!(seen.longest < Duration::from_secs(2), "{seen:?}");
+    site.assert_replica_equals("v0", &device);
+    content::same(&device, disk.path());
+    let status = site.status();
+    assert_eq!(status["volumes"][0]["copies"], 1, "nothing is copied again");
+    assert_eq!(status["incarnation"], life);
+    site.tap(["remove", "ship"]).ok();
+    drop(current);
 }

@@ -54,6 +54,12 @@ pub enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Say which volume a device is; for udev
+    #[command(hide = true)]
+    Name {
+        /// The block device
+        device: PathBuf,
+    },
     /// Sync a device and hold it until the input ends; the tap's own
     #[command(hide = true)]
     Hold {

@@ -11,6 +11,7 @@ mod cleanup;
 mod join;
 mod list;
 mod look;
+mod name;
 mod preflight;
 mod recover;
 mod remove;
@@ -58,6 +59,7 @@ fn carry_out(args: Args, dirs: &Dirs) -> Result<(), Failure> {
         Verb::Barrier(barrier) => barrier::barrier(dirs, &barrier),
         Verb::Recover { group } => recover::recover(dirs, group.as_ref()),
         Verb::Upgrade { group, force } => upgrade::upgrade(dirs, group.as_ref(), force),
+        Verb::Name { device } => name::name(&device),
         Verb::Hold { device, shared } => crate::device::hold(&device, shared)
             .map_err(|error| Failure::of_io("talk to the tap", &error)),
         Verb::Cleanup { group } => cleanup::cleanup(dirs, group.as_ref()),
@@ -79,7 +81,7 @@ fn run_tap(dirs: &Dirs, run: RunArgs) -> Result<(), Failure> {
         && on_demand
     {
         // Whoever started it reads why it ended; its log has the line too.
-        say(&to_json(failure)?)?;
+        daemon::tell_starter(&daemon::Said::Failed(failure.clone()));
     }
     ended
 }

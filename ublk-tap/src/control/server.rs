@@ -53,8 +53,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const END_PATIENCE: Duration = Duration::from_secs(2);
 
 impl ReplyTo {
-    /// Where an answer goes, and where it arrives.
-    #[cfg(test)]
+    /// Where an answer goes, and where it arrives, for who asks from within the tap.
     pub(crate) fn pair() -> (Self, std::sync::mpsc::Receiver<Reply>) {
         let (post, answer) = sync_channel(1);
         let is_gone = Arc::default();

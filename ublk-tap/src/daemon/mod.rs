@@ -10,12 +10,13 @@ mod lock;
 mod log;
 mod namespace;
 mod recover;
+mod returning;
 mod spawn;
 mod system;
 
 pub use lock::{GroupLock, LockError, is_alive, live_pid};
 pub use log::trim as trim_log;
-pub use spawn::{Spawned, await_end, spawn};
+pub use spawn::{Said, Spawned, await_end, spawn, tell_starter};
 
 use crate::control::Server;
 use crate::failure::{Exit, Failure};
@@ -25,6 +26,7 @@ use crate::settings::{Dirs, Enrolment, EnrolmentError, Settings, SettingsError, 
 use crate::shipper::{Account, Admission, Port, Program, Supervisor};
 use crate::state::{State, StateFile};
 use ring::{CreateError, Ring, RingConfig};
+use sd_notify::NotifyState;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -202,7 +204,8 @@ fn serve(
         config,
     )
     .and_then(|driver| {
-        let control = start_control(options, &signals, post)?;
+        let control = start_control(options, &signals, post.clone())?;
+        start_returning(options, post)?;
         tracing::info!(group = %options.group, "the tap runs");
         let guard = AbortOnPanic;
         driver.run();
@@ -300,7 +303,12 @@ fn start_control(
     let socket = options.dirs.control_socket(&options.group);
     let (signals, stop) = (*signals, post.clone());
     let wait = move || {
-        while signals.wait().is_ok() && stop.send(Input::Stop).is_ok() {}
+        while signals.wait().is_ok() {
+            tell_manager(NotifyState::Stopping);
+            if stop.send(Input::Stop).is_err() {
+                break;
+            }
+        }
     };
     let waiting = Builder::new().name("signals".into()).spawn(wait);
     waiting.map_err(|error| Failure::of_io("start a thread", &error))?;
@@ -348,6 +356,27 @@ fn start_shipper(
     let supervisor = Supervisor::start(pid, command);
     let supervisor = supervisor.map_err(|error| Failure::of_io("start a thread", &error))?;
     Ok((port, Some(supervisor)))
+}
+
+/// A tap that is run, not started for an `add`, brings its volumes back.
+fn start_returning(options: &Options, post: Sender<Input>) -> Result<(), Failure> {
+    if options.on_demand {
+        return Ok(());
+    }
+    let asker = returning::Asker {
+        dirs: options.dirs.clone(),
+        group: options.group.clone(),
+        post,
+    };
+    let started = returning::start(asker, || tell_manager(NotifyState::Ready));
+    started.map_err(|error| Failure::of_io("start a thread", &error))
+}
+
+/// Tells the service manager, if there is one.
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
 }
 
 /// Makes the group's run directory: others may pass through it to the shipper's socket, not look.

@@ -5,19 +5,22 @@
 //! holds together: the stream goes on, and nothing is copied that was whole. Else a new life begins
 //! for the same devices, and every volume is copied.
 
+use super::spawn::{Said, tell_starter};
 use super::{Options, begin_life, left};
 use crate::clock;
+use crate::control::iso_8601;
 use crate::device::Shape;
 use crate::device::kernel::{self, KernelDevice, State};
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskError, openers};
 use crate::failure::{Exit, Failure};
 use crate::group::clerk::{as_seen_by, check_registered, of_device, of_disk, of_state};
 use crate::group::{Recovery, Reopened, Roster, Start, Waits};
 use crate::settings::Settings;
 use crate::state::{Rest, StateFile, Unclean};
 use ring::{Orphan, Recovered, Ring};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 use wire::{Name, VolumeIndex};
 
@@ -56,10 +59,7 @@ pub(super) fn recover(
         return Ok(None);
     }
     tracing::info!(volumes = left.len(), "going on for a tap that was killed");
-    let mut volumes = Vec::new();
-    for left in left {
-        volumes.push(reopen(options, settings, state, starter, left)?);
-    }
+    let mut volumes = reopen_all(options, settings, state, starter, left)?;
     let (ring, orphans, roster) = match stream(options, state, &volumes) {
         Ok(Stream {
             ring,
@@ -115,6 +115,62 @@ fn devices_left(group: &Name) -> Result<Vec<Left>, Failure> {
     Ok(left)
 }
 
+/// All at once: a disk that must be waited for does not have the others waited for after it.
+fn reopen_all(
+    options: &Options,
+    settings: &Settings,
+    state: &StateFile,
+    starter: Option<i32>,
+    left: Vec<Left>,
+) -> Result<Vec<Reopened>, Failure> {
+    let reopen = |left| reopen(options, settings, state, starter, left);
+    let opened: Vec<_> = std::thread::scope(|scope| {
+        let start = |left| scope.spawn(move || reopen(left));
+        let threads: Vec<_> = left.into_iter().map(start).collect();
+        let join = |thread: ScopedJoinHandle<'_, _>| thread.join();
+        threads.into_iter().map(join).collect()
+    });
+    let panicked = |_| {
+        Err(Failure::failed(
+            "a disk could not be opened: a thread panicked",
+        ))
+    };
+    let opened = opened
+        .into_iter()
+        .map(|opened| opened.unwrap_or_else(panicked));
+    let (volumes, failed): (Vec<_>, Vec<_>) = opened.partition(Result::is_ok);
+    let failures: Vec<Failure> = failed.into_iter().filter_map(Result::err).collect();
+    let texts: Vec<&str> = failures
+        .iter()
+        .map(|failure| failure.text.as_str())
+        .collect();
+    match failures.first() {
+        // Nobody is served before all are: their writes have an order among each other.
+        Some(first) => Err(Failure::new(first.exit, texts.join("; "))),
+        None => Ok(volumes.into_iter().filter_map(Result::ok).collect()),
+    }
+}
+
+/// Opens a disk of a dead tap. If that takes long, who has it is said, once.
+fn open_disk(options: &Options, volume: &Name, path: &Path) -> Result<Disk, DiskError> {
+    match Disk::open(path, Duration::ZERO) {
+        Err(DiskError::Taken(_)) => {}
+        decided => return decided,
+    }
+    let (group, disk) = (&options.group, path.display());
+    let since = iso_8601(clock::now());
+    let who = openers(path).unwrap_or_else(|| "the kernel, for writes of the killed tap".into());
+    let (seconds, text) = (DISK_PATIENCE.as_secs(), "is held by");
+    let text = format!(
+        "{group}/{volume}: {disk} {text} {who}; waiting since {since}, {seconds} s at most"
+    );
+    tracing::warn!("{text}");
+    if options.on_demand {
+        tell_starter(&Said::Waits(text));
+    }
+    Disk::open(path, DISK_PATIENCE)
+}
+
 fn reopen(
     options: &Options,
     settings: &Settings,
@@ -134,13 +190,18 @@ fn reopen(
     };
     let path = PathBuf::from(&known.path);
     let seen = as_seen_by(starter, &path);
-    let disk = Disk::open(&seen, DISK_PATIENCE).map_err(|error| {
+    let disk = open_disk(options, &volume, &seen).map_err(|error| {
         let failure = of_disk(&error);
+        // Not a mistake of whoever starts us, as it would be of an `add`.
+        let exit = match failure.exit {
+            Exit::Usage => Exit::Refused,
+            exit => exit,
+        };
         let text = format!(
             "{failure}; {} waits for it, try `ublk-tap recover {group}` again",
             front.display()
         );
-        Failure::new(failure.exit, text)
+        Failure::new(exit, text)
     })?;
     check_registered(group, known, &disk)?;
     let shape = match waits {

@@ -4,10 +4,12 @@ use super::{clear_run_dir, left, live_pid};
 use crate::control::{Client, ClientError};
 use crate::failure::Failure;
 use crate::settings::Dirs;
+use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::Name;
 
@@ -17,6 +19,18 @@ pub struct Spawned {
     child: Option<Child>,
 }
 
+/// What a tap tells whoever started it, a line each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Said {
+    /// What it waits for.
+    Waits(String),
+    /// Why it ends.
+    Failed(Failure),
+}
+
+/// Most a tap may say to its starter.
+const SAID_BYTES_MAX: u64 = 64 << 10;
 /// How long one that could not be used may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(15);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -34,6 +48,7 @@ pub fn spawn(
     let started = start(dirs, group, ring_bytes);
     let mut child =
         started.map_err(|error| Failure::of_io("start the tap in the background", &error))?;
+    let mut listener = child.stdout.take().map(listen);
     let deadline = Instant::now() + patience;
     let mut failure = None;
     loop {
@@ -46,7 +61,7 @@ pub fn spawn(
             Err(error) => return Err(Failure::failed(error.to_string())),
         }
         if failure.is_none() && matches!(child.try_wait(), Ok(Some(_))) {
-            failure = Some(why(&mut child));
+            failure = Some(why(listener.take()));
         }
         // Another one that has the lock may be ours to use in a moment.
         if let Some(failure) = &failure
@@ -112,13 +127,35 @@ fn start(dirs: &Dirs, group: &Name, ring_bytes: Option<u64>) -> io::Result<Child
         .spawn()
 }
 
+/// Tells whoever started us.
+pub fn tell_starter(said: &Said) {
+    let line = serde_json::to_string(said).unwrap_or_default();
+    // A starter that has gone away needs to hear nothing.
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// What a tap says, line by line, until it ends; its failure, if it says one.
+fn listen(stdout: ChildStdout) -> JoinHandle<Option<Failure>> {
+    let listen = move || {
+        let mut failed = None;
+        let lines = BufReader::new(stdout.take(SAID_BYTES_MAX)).lines();
+        for line in lines.map_while(Result::ok) {
+            match serde_json::from_str(&line) {
+                Ok(Said::Waits(text)) => {
+                    // As above.
+                    let _ = writeln!(io::stdout().lock(), "{text}");
+                }
+                Ok(Said::Failed(failure)) => failed = Some(failure),
+                Err(error) => tracing::debug!(%error, line, "not a word of a tap"),
+            }
+        }
+        failed
+    };
+    std::thread::spawn(listen)
+}
+
 /// What a tap that ended has said last.
-fn why(child: &mut Child) -> Failure {
-    let mut said = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        // What cannot be read is as good as not said.
-        let _ = stdout.take(64 << 10).read_to_string(&mut said);
-    }
-    serde_json::from_str(said.trim())
-        .unwrap_or_else(|_| Failure::failed("the tap ended while it started; see its log"))
+fn why(listener: Option<JoinHandle<Option<Failure>>>) -> Failure {
+    let said = listener.and_then(|listener| listener.join().ok().flatten());
+    said.unwrap_or_else(|| Failure::failed("the tap ended while it started; see its log"))
 }

@@ -11,6 +11,7 @@ mod error;
 mod fingerprint;
 mod identity;
 mod open;
+mod openers;
 mod partitions;
 pub mod stack;
 mod sysfs;
@@ -19,6 +20,7 @@ mod usage;
 
 pub use error::DiskError;
 pub use fingerprint::Fingerprint;
+pub use openers::openers;
 pub use traits::Traits;
 
 use rustix::fs::Dev;

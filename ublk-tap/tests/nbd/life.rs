@@ -1,9 +1,10 @@
 //! How such a volume comes, goes, and is left behind.
 
 use crate::host::{Host, Running, SIZE, can_tap, client, eventually, pattern, said};
+use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
@@ -255,9 +256,13 @@ fn a_tap_told_to_end_parts_with_a_client_that_writes() {
     );
 }
 
-/// SIGKILL; returns when nobody listens any more.
+/// SIGKILL; returns when it is gone, as a service manager waits for it.
 fn kill_tap(host: &Host) {
-    kill_process(tap_of(host), Signal::KILL).unwrap();
+    let tap = tap_of(host);
+    kill_process(tap, Signal::KILL).unwrap();
+    let stat = format!("/proc/{}/stat", tap.as_raw_nonzero());
+    let is_gone = || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z"));
+    eventually("it is gone", is_gone);
     eventually("it is dead", || UnixStream::connect(host.socket()).is_err());
     assert!(host.socket().exists());
 }
@@ -285,6 +290,40 @@ fn a_tap_killed_under_load_is_recovered_at_the_same_socket_without_a_copy_again_
     assert!(host.ok(&["recover"]).contains("nothing to recover"));
     host.ok(&["remove", "pg"]);
     assert!(host.add().contains("nothing needs to be copied"));
+    host.ok(&["remove", "pg"]);
+}
+
+#[test]
+fn a_recovery_that_waits_for_a_disk_says_who_has_it_and_goes_on_when_it_is_free() {
+    if !can_tap() {
+        return;
+    }
+    let host = Host::with_volume();
+    kill_tap(&host);
+    let disk = fs::File::open(host.file("disk")).unwrap();
+    // The lock is free when the last io_uring of the dead tap is.
+    rustix::fs::flock(&disk, FlockOperation::LockExclusive).unwrap();
+    let mut recover = host.command(&["recover", "pg"]);
+    let mut recover = Running(recover.stdout(Stdio::piped()).spawn().unwrap());
+    let mut said = BufReader::new(recover.0.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let who = format!("is held by process {} (", std::process::id());
+    assert!(
+        line.starts_with("pg/data: ") && line.contains(&who),
+        "{line}"
+    );
+    assert!(line.contains("waiting since 20"), "{line}");
+    drop(disk);
+    assert!(recover.0.wait().unwrap().success());
+    line.clear();
+    said.read_to_string(&mut line).unwrap();
+    assert!(
+        line.starts_with("pg/data is served again"),
+        "said once: {line}"
+    );
+    host.agrees();
+    assert_eq!(host.volume()["copies"], 1);
     host.ok(&["remove", "pg"]);
 }
 

@@ -9,5 +9,6 @@ mod footprint;
 mod host;
 mod life;
 mod resize;
+mod returns;
 mod sink;
 mod state;
