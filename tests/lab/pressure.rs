@@ -95,6 +95,8 @@ fn a_removal_amid_writes_ends_in_time_and_so_do_the_writers() {
             "--size=8m",
             "--time_based",
             "--runtime=300",
+            // Between two passes it may find the device gone, and would write to a file of its name.
+            "--allow_file_create=0",
         ])
         .arg(format!("--filename={}", device.display()))
         .stdout(Stdio::null())

@@ -312,7 +312,8 @@ impl Site {
     pub fn kill_source(&self) {
         let (tap, shipper) = (self.pid(Daemon::Tap), self.pid(Daemon::Shipper));
         send(tap, Signal::Kill);
-        send(shipper, Signal::Kill);
+        // It may have gone with its tap by now.
+        Run::sh(&format!("kill -KILL {shipper}")).done();
         eventually("the killed tap is gone", Duration::from_secs(60), || {
             !alive(tap)
         });

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use wire::Name;
 
 /// The right to be, or to clean up after, the tap of a group.
@@ -39,7 +40,24 @@ pub enum LockError {
 /// A file that goes away while it is locked is locked again; more often than this is a mistake.
 const TRIES_MAX: usize = 8;
 
+/// How long somebody may have the lock who only looks whether a tap has it, or a tap that just ends.
+const LOOK_PATIENCE: Duration = Duration::from_millis(500);
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
 impl GroupLock {
+    /// Takes the lock to be the tap: nobody who only looks who has it is in the way.
+    pub(super) fn take_to_run(dirs: &Dirs, group: &Name) -> Result<Self, LockError> {
+        let deadline = Instant::now() + LOOK_PATIENCE;
+        loop {
+            match Self::take(dirs, group) {
+                Err(LockError::Held { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(LOOK_INTERVAL);
+                }
+                decided => return decided,
+            }
+        }
+    }
+
     /// Takes the lock at once, or says who has it. The group's run directory exists.
     pub fn take(dirs: &Dirs, group: &Name) -> Result<Self, LockError> {
         let path = dirs.lock(group);
@@ -128,6 +146,20 @@ mod tests {
         assert_eq!(live_pid(&dirs, &group), Some(4711));
         drop(lock);
         assert_eq!(live_pid(&dirs, &group), None);
+    }
+
+    #[test]
+    fn who_only_looks_at_the_lock_keeps_no_tap_from_starting_and_a_tap_does() {
+        let (_root, dirs, group) = place();
+        let looks = GroupLock::take(&dirs, &group).unwrap();
+        let looking = std::thread::spawn(move || {
+            std::thread::sleep(LOOK_PATIENCE / 5);
+            drop(looks);
+        });
+        let _tap = GroupLock::take_to_run(&dirs, &group).unwrap();
+        looking.join().unwrap();
+        let second = GroupLock::take_to_run(&dirs, &group);
+        assert!(matches!(second, Err(LockError::Held { .. })));
     }
 
     #[test]

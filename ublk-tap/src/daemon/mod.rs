@@ -10,6 +10,7 @@ mod lock;
 mod log;
 mod namespace;
 mod recover;
+mod reopen;
 mod returning;
 mod spawn;
 mod system;
@@ -21,7 +22,7 @@ pub use spawn::{Said, Spawned, await_end, spawn, tell_starter};
 use crate::control::Server;
 use crate::failure::{Exit, Failure};
 use crate::group::clerk::{Clerk, Job, of_state};
-use crate::group::{Become, Driver, DriverConfig, Fronts, Input, Recovery};
+use crate::group::{Driver, DriverConfig, Fronts, Input, Recovery};
 use crate::settings::{Dirs, Enrolment, EnrolmentError, Settings, SettingsError, ShipperMode};
 use crate::shipper::{Account, Admission, Port, Program, Supervisor};
 use crate::state::{State, StateFile};
@@ -30,9 +31,7 @@ use sd_notify::NotifyState;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::AtomicI32;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Once};
@@ -81,7 +80,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     // Before we leave its mount namespace, and while it waits for us.
     let starter = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     make_run_dir(&options.dirs, &options.group)?;
-    let lock = GroupLock::take(&options.dirs, &options.group).map_err(|e| of_lock(&e))?;
+    let lock = GroupLock::take_to_run(&options.dirs, &options.group).map_err(|e| of_lock(&e))?;
     if !options.upgraded {
         isolate(&options.dirs);
     }
@@ -205,7 +204,7 @@ fn serve(
     )
     .and_then(|driver| {
         let control = start_control(options, &signals, post.clone())?;
-        start_returning(options, post)?;
+        returning::start(options, post)?;
         tracing::info!(group = %options.group, "the tap runs");
         let guard = AbortOnPanic;
         driver.run();
@@ -257,26 +256,8 @@ fn driver(
         post: parts.post,
         on_demand: options.on_demand.then_some(ADD_PATIENCE),
         recovery: parts.recovery,
-        becomes: successor(options),
+        becomes: spawn::successor(options),
     }))
-}
-
-/// What makes another program of this process, run as this one was.
-fn successor(options: &Options) -> Become {
-    let group = options.group.to_string();
-    let (ring_bytes, on_demand) = (options.ring_bytes, options.on_demand);
-    Box::new(move |program| {
-        let mut command = Command::new(program);
-        command.args(["run", "--group", &group, "--upgraded"]);
-        if let Some(bytes) = ring_bytes {
-            command.args(["--ring-size", &bytes.to_string()]);
-        }
-        if on_demand {
-            command.arg("--on-demand");
-        }
-        let error = command.exec();
-        Failure::of_io(&format!("become {}", program.display()), &error)
-    })
 }
 
 fn start_clerk(
@@ -304,7 +285,7 @@ fn start_control(
     let (signals, stop) = (*signals, post.clone());
     let wait = move || {
         while signals.wait().is_ok() {
-            tell_manager(NotifyState::Stopping);
+            returning::tell_manager(NotifyState::Stopping);
             if stop.send(Input::Stop).is_err() {
                 break;
             }
@@ -356,27 +337,6 @@ fn start_shipper(
     let supervisor = Supervisor::start(pid, command);
     let supervisor = supervisor.map_err(|error| Failure::of_io("start a thread", &error))?;
     Ok((port, Some(supervisor)))
-}
-
-/// A tap that is run, not started for an `add`, brings its volumes back.
-fn start_returning(options: &Options, post: Sender<Input>) -> Result<(), Failure> {
-    if options.on_demand {
-        return Ok(());
-    }
-    let asker = returning::Asker {
-        dirs: options.dirs.clone(),
-        group: options.group.clone(),
-        post,
-    };
-    let started = returning::start(asker, || tell_manager(NotifyState::Ready));
-    started.map_err(|error| Failure::of_io("start a thread", &error))
-}
-
-/// Tells the service manager, if there is one.
-fn tell_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager cannot be told");
-    }
 }
 
 /// Makes the group's run directory: others may pass through it to the shipper's socket, not look.

@@ -5,11 +5,13 @@
 //! again for ever (P12) and named once. When each volume had its turn, the service manager is told
 //! that the tap is ready.
 
+use super::Options;
 use crate::control::{AddRequest, Asked, GroupStatus, Reply, ReplyTo, Request};
+use crate::failure::Failure;
 use crate::group::{Backoff, Input};
 use crate::settings::Dirs;
 use crate::state::{Registered, StateFile};
-use std::io;
+use sd_notify::NotifyState;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::thread::Builder;
@@ -17,10 +19,10 @@ use std::time::{Duration, Instant};
 use wire::Name;
 
 /// Where a group is asked.
-pub(super) struct Asker {
-    pub(super) dirs: Dirs,
-    pub(super) group: Name,
-    pub(super) post: Sender<Input>,
+struct Asker {
+    dirs: Dirs,
+    group: Name,
+    post: Sender<Input>,
 }
 
 /// A volume on its way back.
@@ -36,15 +38,32 @@ struct Ending;
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Brings back what is to come back, in the background; `ready` is called when each had its turn.
-pub(super) fn start(asker: Asker, ready: impl FnOnce() + Send + 'static) -> io::Result<()> {
+/// Brings back what is to come back, in the background. A tap that `add` has started has only what
+/// it was started for.
+pub(super) fn start(options: &Options, post: Sender<Input>) -> Result<(), Failure> {
+    if options.on_demand {
+        return Ok(());
+    }
+    let asker = Asker {
+        dirs: options.dirs.clone(),
+        group: options.group.clone(),
+        post,
+    };
     let bring_back = move || {
-        if bring_back(&asker, ready).is_err() {
+        if bring_back(&asker, || tell_manager(NotifyState::Ready)).is_err() {
             tracing::debug!("the tap ends before all volumes are back");
         }
     };
-    Builder::new().name("returning".into()).spawn(bring_back)?;
+    let started = Builder::new().name("returning".into()).spawn(bring_back);
+    started.map_err(|error| Failure::of_io("start a thread", &error))?;
     Ok(())
+}
+
+/// Tells the service manager, if there is one.
+pub(super) fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
 }
 
 fn bring_back(asker: &Asker, ready: impl FnOnce()) -> Result<(), Ending> {

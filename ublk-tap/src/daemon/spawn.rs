@@ -1,13 +1,15 @@
-//! Starting a tap in the background, and hearing why it did not start.
+//! Starting a tap in the background, hearing why it did not start, and putting another in our place.
 
-use super::{clear_run_dir, left, live_pid};
+use super::{Options, clear_run_dir, left, live_pid};
 use crate::control::{Client, ClientError};
 use crate::failure::Failure;
+use crate::group::Become;
 use crate::settings::Dirs;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -125,6 +127,24 @@ fn start(dirs: &Dirs, group: &Name, ring_bytes: Option<u64>) -> io::Result<Child
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
+}
+
+/// What makes another program of this process, run as this one was.
+pub(super) fn successor(options: &Options) -> Become {
+    let group = options.group.to_string();
+    let (ring_bytes, on_demand) = (options.ring_bytes, options.on_demand);
+    Box::new(move |program| {
+        let mut command = Command::new(program);
+        command.args(["run", "--group", &group, "--upgraded"]);
+        if let Some(bytes) = ring_bytes {
+            command.args(["--ring-size", &bytes.to_string()]);
+        }
+        if on_demand {
+            command.arg("--on-demand");
+        }
+        let error = command.exec();
+        Failure::of_io(&format!("become {}", program.display()), &error)
+    })
 }
 
 /// Tells whoever started us.
