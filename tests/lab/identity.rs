@@ -1,6 +1,6 @@
 //! Disks and state files that are not what they were: refused, or copied again (P5, P13).
 
-use e2e::disk::{Loop, NullDisk};
+use e2e::disk::{Loop, Mapped, NullDisk};
 use e2e::scsi::ScsiDisks;
 use e2e::{Run, Site, content};
 use std::fs;
@@ -41,8 +41,10 @@ fn disks_that_swap_their_names_at_a_boot_are_refused_under_the_old_and_go_on_und
 #[test]
 fn a_clean_mark_from_an_old_copy_of_the_state_file_is_not_believed() {
     let site = Site::new("restored");
-    let disk = NullDisk::plain(16);
-    content::fill(disk.path(), 16 * MIB, 51);
+    let below = NullDisk::plain(16);
+    content::fill(below.path(), 16 * MIB, 51);
+    let table = format!("0 {} linear {} 0", 16 * MIB / 512, below.path().display());
+    let disk = Mapped::new("ut-restored", &table);
     site.protect(disk.path(), "v0");
     site.wait_mode("async");
     site.tap(["remove", "restored"]).ok();
@@ -57,11 +59,32 @@ fn a_clean_mark_from_an_old_copy_of_the_state_file_is_not_believed() {
     assert_eq!(copies(&site, 0), 0);
     site.tap(["remove", "restored"]).ok();
     fs::copy(&old, &state).unwrap();
+    // As after a reboot: the kernel has forgotten how often it was written.
+    drop(disk);
+    let disk = Mapped::new("ut-restored", &table);
 
     let device = site.add(disk.path(), "v0", &[]);
     site.assert_replica_equals("v0", &device);
     assert_eq!(copies(&site, 0), 1, "the receiver has it copied");
     site.tap(["remove", "restored"]).ok();
+}
+
+#[test]
+fn a_disk_written_behind_our_back_is_copied_again_wherever_that_was() {
+    let site = Site::new("behind");
+    let disk = NullDisk::plain(16);
+    content::fill(disk.path(), 16 * MIB, 61);
+    site.protect(disk.path(), "v0");
+    site.wait_mode("async");
+    site.tap(["remove", "behind"]).ok();
+    site.add(disk.path(), "v0", &[]);
+    assert_eq!(copies(&site, 0), 0, "nobody has written");
+    site.tap(["remove", "behind"]).ok();
+    content::write_at(disk.path(), 9 * MIB, &[7; 4096]);
+    let device = site.add(disk.path(), "v0", &[]);
+    assert_eq!(copies(&site, 0), 1);
+    site.assert_replica_equals("v0", &device);
+    site.tap(["remove", "behind"]).ok();
 }
 
 #[test]

@@ -258,6 +258,7 @@ mod tests {
             incarnation: Incarnation { counter: 1, id: 1 },
             stamp: Stamp(9),
             fingerprint: "0".into(),
+            writes: String::new(),
             at: TimeMark(1),
         });
         let rests = [(&one, live.clone()), (&two, live), (&three, clean)];

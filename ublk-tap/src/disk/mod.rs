@@ -17,11 +17,13 @@ pub mod stack;
 mod sysfs;
 mod traits;
 mod usage;
+mod writes;
 
 pub use error::DiskError;
 pub use fingerprint::Fingerprint;
 pub use openers::openers;
 pub use traits::Traits;
+pub use writes::Writes;
 
 use rustix::fs::Dev;
 use std::fs::File;
@@ -98,7 +100,14 @@ impl Disk {
 
     /// Makes all completed writes durable.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        // Of a file, its time as well: it tells of later writes.
+        self.file.sync_all()
+    }
+
+    /// What is known of writes to it up to now, ours included.
+    pub fn writes(&self) -> Writes {
+        self.dev
+            .map_or_else(|| Writes::of_file(&self.file), Writes::of_block)
     }
 
     /// Digest of what a write to the raw disk behind our back would have changed.

@@ -304,6 +304,22 @@ mod tests {
     }
 
     #[test]
+    fn opening_a_disk_is_no_write() {
+        let file = file_of(1 << 20);
+        let earlier = std::time::UNIX_EPOCH + Duration::new(5, 123);
+        file.as_file().set_modified(earlier).unwrap();
+        let before = Disk::open(file.path(), Duration::ZERO).unwrap().writes();
+        let disk = Disk::open(file.path(), Duration::ZERO).unwrap();
+        assert_eq!(disk.writes(), before);
+        assert_eq!(
+            file.as_file().metadata().unwrap().modified().unwrap(),
+            earlier
+        );
+        file.as_file().write_all(b"changed").unwrap();
+        assert!(disk.writes().are_more_than(&before));
+    }
+
+    #[test]
     fn the_fingerprint_changes_with_the_start_of_a_partition() {
         let mut file = file_of(16 << 20);
         let write_at = |file: &mut tempfile::NamedTempFile, offset: u64, bytes: &[u8]| {

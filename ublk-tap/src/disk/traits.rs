@@ -7,6 +7,7 @@ use super::error::DiskError;
 use super::sysfs::BlockDir;
 use rustix::fs::{AtFlags, FallocateFlags, StatxFlags};
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What a disk can do.
@@ -113,14 +114,29 @@ fn direct_alignment(file: &File) -> (u64, u64) {
     })
 }
 
-/// Asks the filesystem by punching behind the end of the file, which changes nothing.
+/// Asks the filesystem by punching behind the end of the file, which changes nothing but the file's
+/// time; that is put back, for it tells of writes ([`super::Writes`]).
 fn can_punch(file: &File) -> bool {
     let Ok(metadata) = file.metadata() else {
         return false;
     };
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let behind = metadata.len().next_multiple_of(4096);
-    rustix::fs::fallocate(file, flags, behind, 4096).is_ok()
+    let can = rustix::fs::fallocate(file, flags, behind, 4096).is_ok();
+    let omitted = rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_OMIT,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: omitted,
+        last_modification: rustix::fs::Timespec {
+            tv_sec: metadata.mtime(),
+            tv_nsec: metadata.mtime_nsec(),
+        },
+    };
+    // A time that stays as it is now costs a copy, no more.
+    let _ = rustix::fs::futimens(file, &times);
+    can
 }
 
 fn small(value: u64) -> u32 {

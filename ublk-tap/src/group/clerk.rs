@@ -462,7 +462,8 @@ fn start_of(before: Option<&Registered>, disk: &Disk) -> Result<Start, Failure> 
     let found = disk
         .fingerprint()
         .map_err(|error| Failure::of_io(&format!("read {}", disk.path().display()), &error))?;
-    if found.to_string() != mark.fingerprint {
+    let Ok(before) = mark.writes.parse();
+    if found.to_string() != mark.fingerprint || disk.writes().are_more_than(&before) {
         return Ok(Start::Join(format!(
             "disk changed since {}",
             iso_8601(mark.at)
@@ -481,11 +482,14 @@ fn rest_of(disk: &Disk, manner: Left) -> std::io::Result<Rest> {
         Left::Clean(incarnation, stamp) => (incarnation, stamp),
     };
     disk.sync()?;
+    // First what is counted: whatever is written from here on is seen by the next tap.
+    let writes = disk.writes().to_string();
     let fingerprint = disk.fingerprint()?.to_string();
     Ok(Rest::Clean(CleanMark {
         incarnation,
         stamp,
         fingerprint,
+        writes,
         at: clock::now(),
     }))
 }

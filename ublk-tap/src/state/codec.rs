@@ -19,6 +19,7 @@ pub(super) const SLOT_BYTES: usize = 64 << 10;
 /// Longest path of a disk that is kept; a longer one is cut.
 const PATH_BYTES_MAX: usize = 256;
 const FINGERPRINT_BYTES_MAX: usize = 64;
+const WRITES_BYTES_MAX: usize = 96;
 const HEADER_BYTES: usize = 32;
 const MAGIC: &[u8; 8] = b"UTAPSTAT";
 const VERSION: u16 = 1;
@@ -27,8 +28,22 @@ const UBLK: u8 = 0;
 const NBD: u8 = 1;
 
 /// Most a volume takes: three counts and texts, name, numbers, clean mark.
-const VOLUME_BYTES_MAX: usize =
-    2 + 64 + 2 + IDENTITY_BYTES_MAX + 2 + PATH_BYTES_MAX + 12 + 6 + 1 + 24 + 8 + 2 + 64 + 8;
+const VOLUME_BYTES_MAX: usize = 2
+    + 64
+    + 2
+    + IDENTITY_BYTES_MAX
+    + 2
+    + PATH_BYTES_MAX
+    + 12
+    + 6
+    + 1
+    + 24
+    + 8
+    + 2
+    + 64
+    + 2
+    + 96
+    + 8;
 const _: () =
     assert!(HEADER_BYTES + 2 + 64 + 48 + 2 + VOLUMES_MAX * VOLUME_BYTES_MAX <= SLOT_BYTES);
 
@@ -131,6 +146,7 @@ fn put_volume(writer: &mut Writer, volume: &Registered) {
                 .incarnation(mark.incarnation)
                 .stamp(mark.stamp)
                 .text(&mark.fingerprint, FINGERPRINT_BYTES_MAX)
+                .text(&mark.writes, WRITES_BYTES_MAX)
                 .mark(mark.at);
         }
     }
@@ -196,6 +212,7 @@ fn parse_volume(reader: &mut Reader<'_>) -> Result<Registered, DecodeError> {
                 incarnation: reader.incarnation()?,
                 stamp: reader.stamp()?,
                 fingerprint: reader.text("fingerprint", FINGERPRINT_BYTES_MAX)?,
+                writes: reader.text("writes", WRITES_BYTES_MAX)?,
                 at: reader.mark()?,
             }),
             code => {

@@ -67,6 +67,8 @@ pub struct CleanMark {
     pub stamp: Stamp,
     /// Fingerprint of the disk, as text.
     pub fingerprint: String,
+    /// What was known of writes to the disk, as text.
+    pub writes: String,
     /// When.
     pub at: TimeMark,
 }

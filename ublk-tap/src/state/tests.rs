@@ -37,6 +37,7 @@ fn clean(stamp: u64) -> Rest {
         },
         stamp: Stamp(stamp),
         fingerprint: "00112233445566778899aabbccddeeff".into(),
+        writes: "file:17".into(),
         at: TimeMark(5),
     })
 }
@@ -114,6 +115,24 @@ fn the_bytes_of_a_slot_are_the_documented_ones() {
     );
     assert_eq!(hex(&bytes[32..32 + 0x64]), body);
     assert_eq!(hex(&bytes[24..32]), "07b96515607ef2e6");
+    let rested = State {
+        volumes: vec![volume("d", clean(12))],
+        ..sample()
+    };
+    let rest = concat!(
+        "00",
+        "070000000000000099000000000000000000000000000000",
+        "0c00000000000000",
+        "2000",
+        "3030313132323333343435353636373738383939616162626363646465656666",
+        "070066696c653a3137",
+        "0500000000000000",
+    );
+    let bytes = slot(5, &rested);
+    let used = 32 + 0x63 + rest.len() / 2;
+    assert_eq!(hex(&bytes[32 + 0x63..used]), rest);
+    assert!(bytes[used..].iter().all(|byte| *byte == 0));
+    let bytes = slot(5, &state);
     assert!(bytes[32 + 0x64..].iter().all(|byte| *byte == 0));
 }
 

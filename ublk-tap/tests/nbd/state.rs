@@ -1,7 +1,7 @@
 //! The state file and the disk it speaks of: lost, damaged, older than the disk, another disk. All
 //! of it ends in a refusal that changes nothing, or in a copy; never in a silent gap (P5, P13).
 
-use crate::host::{Host, can_tap, eventually, pattern};
+use crate::host::{Host, SIZE, can_tap, eventually, pattern};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -126,13 +126,19 @@ fn a_life_does_not_come_again_with_a_state_file_from_an_old_copy() {
 
 #[test]
 fn a_disk_changed_behind_our_back_is_copied_again() {
+    // A superblock, as a mount of the raw disk changes it, and a place nothing is known of.
+    for place in [1024 + 64, SIZE as u64 / 2] {
+        changed_behind_our_back(place);
+    }
+}
+
+fn changed_behind_our_back(place: u64) {
     let Some(host) = rested() else { return };
     let disk = OpenOptions::new()
         .write(true)
         .open(host.file("disk"))
         .unwrap();
-    // As a mount of the raw disk does: its superblock.
-    disk.write_all_at(&[7; 16], 1024 + 64).unwrap();
+    disk.write_all_at(&[7; 16], place).unwrap();
     let added = host.add();
     assert!(added.contains("disk changed since"), "{added}");
     host.agrees();
@@ -162,7 +168,7 @@ fn another_disk_of_the_same_size_in_its_place_is_refused_until_the_name_is_freed
     let Some(host) = rested() else { return };
     let disk = host.file("disk");
     fs::rename(&disk, host.file("broken")).unwrap();
-    fs::write(&disk, pattern(crate::host::SIZE, 3)).unwrap();
+    fs::write(&disk, pattern(SIZE, 3)).unwrap();
     add_refused(&host, &disk, "data", "is bound to disk");
     host.ok(&["remove", "pg/data", "--forget"]);
     let added = host.add();
