@@ -27,10 +27,11 @@ pub use writes::Writes;
 
 use rustix::fs::Dev;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use sysfs::BlockDir;
 
 /// A disk that is ours until dropped.
 #[derive(Debug)]
@@ -75,12 +76,16 @@ impl Disk {
     }
 
     /// Size in bytes right now: another than [`Self::size_bytes`] if somebody has resized it since.
+    ///
+    /// Does not wait for the disk: seeking to its end would, while a range is being zeroed.
     pub fn size_bytes_now(&self) -> io::Result<u64> {
-        match self.dev {
-            // Whoever reads or writes says where; nobody uses the position.
-            Some(_) => (&self.file).seek(SeekFrom::End(0)),
-            None => Ok(self.file.metadata()?.len()),
-        }
+        let Some(dev) = self.dev else {
+            return Ok(self.file.metadata()?.len());
+        };
+        let sectors = BlockDir::of(dev).and_then(|dir| dir.text("size")?.parse::<u64>().ok());
+        sectors
+            .map(|sectors| sectors * 512)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Logical sector size in bytes: the unit of every read and write.
