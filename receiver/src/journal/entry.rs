@@ -71,7 +71,7 @@ impl Head {
 }
 
 impl Body {
-    fn small(kind: EntryKind, bytes: Vec<u8>) -> Self {
+    pub(super) fn small(kind: EntryKind, bytes: Vec<u8>) -> Self {
         let checksum = body_checksum(&bytes);
         Self {
             kind,

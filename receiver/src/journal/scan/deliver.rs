@@ -3,6 +3,7 @@
 use super::group::Content;
 use super::{DAMAGES_MAX, Found, Scan};
 use crate::journal::error::{Damage, DamageKind, JournalError};
+use crate::recovery::{Group, Segment};
 
 impl Scan<'_> {
     pub(super) fn deliver(&mut self, segment: u64, entries: Vec<(u64, Content)>) {
@@ -33,6 +34,36 @@ impl Scan<'_> {
                     self.refused = Some(JournalError::Unused { segment, kind });
                 }
             }
+        }
+    }
+
+    /// What a segment turned out to be; its index, if the list names one, begins at `index`.
+    pub(super) fn tell_segment(&mut self, segment: u64, verdict: Segment, index: u64) {
+        use Segment::{
+            Freed, Indexed, IndexedUnheaded, Missing, NeverUsed, Nothing, Read, ReadInstead,
+            ReadInsteadUnheaded, ReadUnheaded,
+        };
+        match verdict {
+            Missing => self.damage(segment, 0, DamageKind::SegmentMissing),
+            ReadUnheaded | IndexedUnheaded | ReadInsteadUnheaded => {
+                self.damage(segment, 0, DamageKind::SegmentHeader);
+            }
+            Nothing | NeverUsed | Freed | Read | Indexed | ReadInstead => {}
+        }
+        if matches!(verdict, ReadInstead | ReadInsteadUnheaded) {
+            self.damage(segment, index, DamageKind::Index);
+            self.index_at = Some(index);
+        }
+    }
+
+    /// What a place turned out to be where a group may begin.
+    pub(super) fn tell_group(&mut self, segment: u64, offset: u64, verdict: Group) {
+        match verdict {
+            Group::UsedAfterGap | Group::EndMissing => {
+                self.damage(segment, offset, DamageKind::GroupsMissing);
+            }
+            Group::Damaged | Group::Hole => self.damage(segment, offset, DamageKind::Group),
+            Group::Used | Group::Rewritten | Group::Torn | Group::End => {}
         }
     }
 

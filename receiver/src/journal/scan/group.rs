@@ -2,6 +2,7 @@
 
 use crate::fold::RecordAt;
 use crate::journal::entry::{Durable, Entry, is_note};
+use crate::recovery::{self, Entry as Verdict, EntryBody, EntryHead};
 use bytes::Bytes;
 use wire::journal::{
     Bookmark, ENTRY_ALIGN_BYTES, EntryHeader, EntryKind, Epoch, Folded, GroupChecksum, GroupHeader,
@@ -52,6 +53,8 @@ pub(super) fn read(header: &GroupHeader, segment: u64, offset: u64, bytes: &[u8]
     while found < header.entries && at < bytes.len() {
         let rest = bytes.get(at..).unwrap_or_default();
         let Some((entry, raw)) = entry_header(header, at, rest) else {
+            let verdict = recovery::entry(EntryHead::Broken, EntryBody::Broken);
+            assert!(verdict == Verdict::Lost, "the next one is looked for");
             if !searching {
                 content.bad.push(at as u64);
             }
@@ -66,15 +69,29 @@ pub(super) fn read(header: &GroupHeader, segment: u64, offset: u64, bytes: &[u8]
             segment,
             offset_bytes: offset + at as u64,
         };
-        match body(&entry, here, rest) {
-            Some(sound) => content.entries.push((offset + at as u64, sound)),
-            None => content.bad.push(at as u64),
+        let found = body(&entry, here, rest);
+        match (
+            recovery::entry(EntryHead::Valid, of_body(found.as_ref())),
+            found,
+        ) {
+            (Verdict::Used | Verdict::Refused, Some(found)) => {
+                content.entries.push((offset + at as u64, found));
+            }
+            _ => content.bad.push(at as u64),
         }
         at += entry_bytes(entry.body_bytes as usize);
     }
     let complete = found == header.entries && checksum.finish() == header.entries_checksum;
     content.whole = complete && content.bad.is_empty();
     content
+}
+
+fn of_body(found: Option<&Content>) -> EntryBody {
+    match found {
+        None => EntryBody::Broken,
+        Some(Content::Newer(_) | Content::Unused(_)) => EntryBody::Unused,
+        Some(_) => EntryBody::Sound,
+    }
 }
 
 fn entry_header<'a>(

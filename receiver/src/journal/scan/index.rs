@@ -167,39 +167,21 @@ fn elsewhere<F: SegmentFile>(
 }
 
 impl Scan<'_> {
-    /// Takes a sealed segment from its index; false if it must be read.
-    pub(super) fn take_index<F: SegmentFile>(
-        &mut self,
-        file: &F,
-        place: Place,
-        sealed: Sealed,
-    ) -> io::Result<bool> {
-        let Some(offset) = sealed.index else {
-            return Ok(false);
-        };
-        let segment = place.segment;
-        let Some(contents) = read(file, place, sealed)? else {
-            self.damage(segment, offset, DamageKind::Index);
-            self.index_at = Some(offset);
-            return Ok(false);
-        };
-        if self.deep {
-            self.index_says = Some(contents.entries.into());
-            return Ok(false);
-        }
-        self.settle_torn(contents.groups_first);
+    /// Takes a sealed segment from its index.
+    pub(super) fn take_index(&mut self, segment: u64, sealed: Sealed, index: Contents) {
+        self.settle_torn(index.groups_first);
         self.next_group = sealed.groups_end;
-        self.recovered.ledger.note_index(segment, offset);
+        let begin = sealed.index.unwrap_or(0);
+        self.recovered.ledger.note_index(segment, begin);
         self.recovered.ledger.note_group(segment, sealed.groups_end);
         self.recovered.tail = Some(Tail {
             segment,
-            offset: contents.end,
+            offset: index.end,
             group: 0,
         });
         self.recovered.index = SegmentIndex::none();
         self.indexed = None;
-        self.deliver(segment, contents.entries);
-        Ok(true)
+        self.deliver(segment, index.entries);
     }
 
     /// The first group of a segment that is read: its index is made anew.

@@ -2,16 +2,7 @@
 //!
 //! A survey says which segments count; they are then read in order, every entry verified. The tail
 //! is the end of the last whole group. What follows it never became durable and is not looked at
-//! again; what is broken before it is damage. A group that is not whole is told apart so:
-//!
-//! ```text
-//! what follows next                          | outcome
-//! -------------------------------------------+------------------------------------------------
-//! a group header with a higher number, or a  | damage: its bad entries are reported (none is: the
-//! live list that puts the end above it       | group), its sound ones are used
-//! one with the same number or a lower one    | torn at an earlier crash, then written anew: ignored
-//! nothing                                    | torn at the last crash: the tail is before it
-//! ```
+//! again; what is broken before it is damage. What each thing found is, [`crate::recovery`] says.
 //!
 //! A sealed segment is not read at all where its index is whole; where it is not, that is damage,
 //! and the segment is read.
@@ -21,6 +12,7 @@
 //! Nothing is written here but removals of files that no longer count, so recovery may itself be
 //! cut anywhere, any number of times.
 
+mod admit;
 mod deliver;
 mod group;
 mod index;
@@ -32,11 +24,13 @@ use super::error::{Damage, DamageKind, JournalError};
 use super::index::SegmentIndex;
 use super::ledger::Ledger;
 use super::store::Store;
+use crate::recovery::{self, Follows, GroupFound, InOrder, IndexFound, SegmentFile};
+use admit::{admit, look, remove};
 use group::Content;
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use survey::{Listed, Survey, SurveyError};
+use survey::{Listed, Survey};
 use walk::{Place, Step, Walk};
 use wire::journal::{JournalId, SEGMENT_HEADER_BYTES, StreamNumber};
 
@@ -122,10 +116,7 @@ pub fn recover<S: Store>(
             source,
         }
     };
-    let survey = look(store, path, expected)?;
-    if expected.is_some() && survey.kind.is_none() {
-        return Err(JournalError::Missing(path.to_owned()));
-    }
+    let survey = admit(store, path, expected)?;
     remove(store, &survey).map_err(io("clean"))?;
     let scan = Scan::new(survey.kind, false, replay);
     scan.run(store, &survey, path)
@@ -139,41 +130,13 @@ pub fn examine<S: Store>(
     expected: Option<JournalId>,
     replay: &mut dyn Replay,
 ) -> Result<Recovered, JournalError> {
-    let survey = look(store, path, expected)?;
-    if expected.is_some() && survey.kind.is_none() {
-        return Err(JournalError::Missing(path.to_owned()));
-    }
+    let survey = admit(store, path, expected)?;
     Scan::new(survey.kind, true, replay).run(store, &survey, path)
 }
 
 /// Whether there is a journal in `store`. Changes nothing.
 pub fn is_there<S: Store>(store: &S, path: &Path) -> Result<bool, JournalError> {
     Ok(look(store, path, None)?.kind.is_some())
-}
-
-fn look<S: Store>(
-    store: &S,
-    path: &Path,
-    expected: Option<JournalId>,
-) -> Result<Survey, JournalError> {
-    survey::survey(store, expected).map_err(|error| match error {
-        SurveyError::System(source) => JournalError::Io {
-            what: "read",
-            path: path.to_owned(),
-            source,
-        },
-        SurveyError::Journal(error) => error,
-    })
-}
-
-fn remove<S: Store>(store: &mut S, survey: &Survey) -> io::Result<()> {
-    for segment in &survey.remove {
-        store.remove(*segment)?;
-    }
-    if !survey.remove.is_empty() {
-        store.sync()?;
-    }
-    Ok(())
 }
 
 /// A scan in progress.
@@ -255,15 +218,6 @@ impl<'a> Scan<'a> {
         self.recovered
             .ledger
             .begin_segment(segment, self.next_group);
-        if !listed.present {
-            self.damage(segment, 0, DamageKind::SegmentMissing);
-            self.recovered.ledger.freed(&[segment]);
-            return Ok(());
-        }
-        if !listed.sound {
-            self.damage(segment, 0, DamageKind::SegmentHeader);
-        }
-        let file = store.open(segment)?;
         let Some((journal, segment_bytes)) = self.recovered.kind else {
             return Ok(());
         };
@@ -272,10 +226,32 @@ impl<'a> Scan<'a> {
             segment,
             segment_bytes,
         };
-        if let Some(sealed) = listed.sealed
-            && self.take_index(&file, place, sealed)?
-        {
+        let file = match listed.file {
+            SegmentFile::Absent => None,
+            SegmentFile::Sound | SegmentFile::Broken => Some(store.open(segment)?),
+        };
+        let index = match (&file, listed.sealed) {
+            (Some(file), Some(sealed)) => index::read(file, place, sealed)?,
+            _ => None,
+        };
+        let named = listed.sealed.and_then(|sealed| sealed.index);
+        let found = match (&index, named) {
+            (Some(_), _) => IndexFound::Whole,
+            (None, Some(_)) => IndexFound::Bad,
+            (None, None) => IndexFound::None,
+        };
+        let verdict = recovery::segment(listed.place(), listed.file, found);
+        self.tell_segment(segment, verdict, named.unwrap_or(0));
+        let Some(file) = file else {
+            self.recovered.ledger.freed(&[segment]);
             return Ok(());
+        };
+        if let (Some(index), Some(sealed)) = (index, listed.sealed) {
+            if !self.deep {
+                self.take_index(segment, sealed, index);
+                return Ok(());
+            }
+            self.index_says = Some(index.entries.into());
         }
         self.recovered.index = SegmentIndex::none();
         let mut walk = Walk::new(&file, place);
@@ -319,7 +295,10 @@ impl<'a> Scan<'a> {
                         });
                     }
                 }
-                Step::Hole { offset } => self.damage(segment, offset, DamageKind::Group),
+                Step::Hole { offset } => {
+                    let hole = recovery::group(GroupFound::None, Follows::Later, InOrder::No);
+                    self.tell_group(segment, offset, hole);
+                }
                 Step::End { offset } => break offset,
             }
         };
@@ -338,9 +317,9 @@ impl<'a> Scan<'a> {
     /// A whole group: what lies before it is now known to have been durable.
     fn whole(&mut self, segment: u64, offset: u64, number: u64, entries: Vec<(u64, Content)>) {
         self.settle_torn(number);
-        if number != self.next_group && self.has_groups_in(segment) {
-            self.damage(segment, offset, DamageKind::GroupsMissing);
-        }
+        let in_order = number == self.next_group || !self.has_groups_in(segment);
+        let verdict = recovery::group(GroupFound::Whole, Follows::Nothing, in_order.into());
+        self.tell_group(segment, offset, verdict);
         self.next_group = number + 1;
         self.recovered.ledger.note_group(segment, number + 1);
         self.deliver(segment, entries);
@@ -350,21 +329,27 @@ impl<'a> Scan<'a> {
     fn end_segment(&mut self, segment: u64, end: u64, groups_end: Option<u64>) {
         let Some(groups_end) = groups_end else { return };
         self.settle_torn(groups_end);
-        if self.next_group != groups_end {
-            self.damage(segment, end, DamageKind::GroupsMissing);
-            self.next_group = groups_end;
-        }
+        let in_order = self.next_group == groups_end;
+        let verdict = recovery::group(GroupFound::None, Follows::Nothing, in_order.into());
+        self.tell_group(segment, end, verdict);
+        self.next_group = groups_end;
         self.recovered.ledger.note_group(segment, groups_end);
     }
 
     /// Groups up to `next` were written after the torn one: was it among them?
     fn settle_torn(&mut self, next: u64) {
         let Some(torn) = self.torn.take() else { return };
-        if torn.number >= next {
+        let follows = if torn.number < next {
+            Follows::Later
+        } else {
+            Follows::Rewritten
+        };
+        let verdict = recovery::group(GroupFound::Broken, follows, InOrder::Yes);
+        if verdict != recovery::Group::Damaged {
             return;
         }
         if torn.bad.is_empty() {
-            self.damage(torn.segment, torn.offset, DamageKind::Group);
+            self.tell_group(torn.segment, torn.offset, verdict);
         }
         for bad in &torn.bad {
             self.damage(torn.segment, torn.offset + bad, DamageKind::Entry);

@@ -1,26 +1,17 @@
 //! Survey: before anything is read in order, which segments there are and which of them count.
 //!
-//! ```text
-//! where                                  | in live | outcome
-//! ---------------------------------------+---------+-------------------------------------------
-//! above the newest                       | -       | made ready and never used: removed
-//! from the head, if any, to the newest   | -       | read; a broken header is reported
-//! below the head                         | yes     | read; a broken header is reported
-//! below the head                         | no      | freed before the crash: removed
-//! no file                                | yes     | reported missing
-//! ```
-//!
 //! The newest is the highest segment with a group header in it; without one there is no journal,
 //! and all is removed. The head is the highest segment that begins with a whole group that begins
 //! with a live list; live is that list, less what the head and all newer segments free. A header of
 //! another version, or of another journal, is refused before any of this.
 
 use super::group::Content;
-use super::walk::{Place, Step, Walk};
+use super::walk::{self, Step, Walk};
 use crate::aligned::AlignedBuffer;
 use crate::journal::error::JournalError;
-use crate::journal::store::{SegmentFile, Store};
-use std::collections::BTreeMap;
+use crate::journal::store::{self, Store};
+use crate::recovery::{self, IndexFound, Place, SegmentFile};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use wire::DecodeError;
 use wire::journal::{
@@ -46,10 +37,8 @@ pub(super) struct Survey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) segment: u64,
-    /// The file is there.
-    pub(super) present: bool,
-    /// Its header is sound.
-    pub(super) sound: bool,
+    /// Its file.
+    pub(super) file: SegmentFile,
     /// How it ended when it was left, where that is known.
     pub(super) sealed: Option<Sealed>,
 }
@@ -92,7 +81,7 @@ pub(super) fn survey<S: Store>(
             return Err(JournalError::Foreign { segment, found }.into());
         }
     }
-    let head = find_head(store, &glances, |segment| Place {
+    let head = find_head(store, &glances, |segment| walk::Place {
         journal,
         segment,
         segment_bytes,
@@ -128,35 +117,48 @@ impl Survey {
             .rev()
             .find(|(_, glance)| glance.group.is_some());
         let newest = newest.map(|(segment, _)| *segment);
-        let mut listed: BTreeMap<u64, Option<Sealed>> = BTreeMap::new();
-        listed.extend(
-            head.live
-                .iter()
-                .map(|(segment, sealed)| (*segment, Some(*sealed))),
-        );
-        for &segment in glances.keys() {
+        let numbers: BTreeSet<u64> = glances.keys().chain(head.live.keys()).copied().collect();
+        for segment in numbers {
             let since_head = head.segment.is_none_or(|head| segment >= head);
-            if since_head && Some(segment) <= newest {
-                listed.insert(segment, None);
-            } else if !listed.contains_key(&segment) {
-                self.remove.push(segment);
+            let sealed = head.live.get(&segment).filter(|_| !since_head);
+            let place = match sealed {
+                _ if since_head && Some(segment) > newest => Place::Above,
+                _ if since_head => Place::SinceHead,
+                Some(_) => Place::Listed,
+                None => Place::Unlisted,
+            };
+            let file = match glances.get(&segment) {
+                None => SegmentFile::Absent,
+                Some(glance) if glance.header.is_some() => SegmentFile::Sound,
+                Some(_) => SegmentFile::Broken,
+            };
+            // Whether it is read does not depend on its index.
+            match recovery::segment(place, file, IndexFound::None) {
+                recovery::Segment::Nothing => {}
+                recovery::Segment::NeverUsed | recovery::Segment::Freed => {
+                    self.remove.push(segment);
+                }
+                _ => self.read.push(Listed {
+                    segment,
+                    file,
+                    sealed: sealed.copied(),
+                }),
             }
         }
-        self.read
-            .extend(listed.into_iter().map(|(segment, sealed)| {
-                Listed {
-                    segment,
-                    present: glances.contains_key(&segment),
-                    sound: glances
-                        .get(&segment)
-                        .is_some_and(|glance| glance.header.is_some()),
-                    sealed,
-                }
-            }));
     }
 }
 
-fn glance<F: SegmentFile>(file: &F, segment: u64) -> Result<Glance, SurveyError> {
+impl Listed {
+    /// Where it lies, among those that are read.
+    pub(super) fn place(&self) -> Place {
+        match self.sealed {
+            Some(_) => Place::Listed,
+            None => Place::SinceHead,
+        }
+    }
+}
+
+fn glance<F: store::SegmentFile>(file: &F, segment: u64) -> Result<Glance, SurveyError> {
     let mut page = AlignedBuffer::new(SEGMENT_HEADER_BYTES as usize);
     file.read_at(0, page.as_mut())?;
     let raw = page.as_slice().first_chunk::<JOURNAL_HEADER_BYTES>();
@@ -172,7 +174,7 @@ fn glance<F: SegmentFile>(file: &F, segment: u64) -> Result<Glance, SurveyError>
 }
 
 /// The first group header in a segment of the journal, or of any while that is not known.
-fn first_group<F: SegmentFile>(
+fn first_group<F: store::SegmentFile>(
     file: &F,
     journal: Option<JournalId>,
 ) -> io::Result<Option<(u64, GroupHeader)>> {
@@ -225,7 +227,7 @@ fn kind(glances: &BTreeMap<u64, Glance>, expected: Option<JournalId>) -> Option<
 fn find_head<S: Store>(
     store: &S,
     glances: &BTreeMap<u64, Glance>,
-    place: impl Fn(u64) -> Place,
+    place: impl Fn(u64) -> walk::Place,
 ) -> Result<Head, SurveyError> {
     let mut newer = Vec::new();
     let used = glances.iter().rev();
@@ -247,7 +249,10 @@ fn find_head<S: Store>(
 }
 
 /// The head, if the segment tells which others are in use.
-fn head_of<F: SegmentFile>(segment: u64, walk: &mut Walk<'_, F>) -> io::Result<Option<Head>> {
+fn head_of<F: store::SegmentFile>(
+    segment: u64,
+    walk: &mut Walk<'_, F>,
+) -> io::Result<Option<Head>> {
     let Step::Group { content, .. } = walk.next()? else {
         return Ok(None);
     };
@@ -265,7 +270,9 @@ fn head_of<F: SegmentFile>(segment: u64, walk: &mut Walk<'_, F>) -> io::Result<O
     }))
 }
 
-fn next_group<F: SegmentFile>(walk: &mut Walk<'_, F>) -> io::Result<Option<Vec<(u64, Content)>>> {
+fn next_group<F: store::SegmentFile>(
+    walk: &mut Walk<'_, F>,
+) -> io::Result<Option<Vec<(u64, Content)>>> {
     loop {
         match walk.next()? {
             Step::Group { content, .. } if content.whole => return Ok(Some(content.entries)),
@@ -276,7 +283,10 @@ fn next_group<F: SegmentFile>(walk: &mut Walk<'_, F>) -> io::Result<Option<Vec<(
 }
 
 impl Head {
-    fn forget_what_is_freed<F: SegmentFile>(&mut self, walk: &mut Walk<'_, F>) -> io::Result<()> {
+    fn forget_what_is_freed<F: store::SegmentFile>(
+        &mut self,
+        walk: &mut Walk<'_, F>,
+    ) -> io::Result<()> {
         while let Some(entries) = next_group(walk)? {
             for (_, entry) in entries {
                 if let Content::Freed(freed) = entry {

@@ -187,6 +187,49 @@ fn power_cuts_during_recovery_change_nothing_however_many_follow_each_other() {
     }
 }
 
+/// Recovers again and again, cut at the given calls, and says what there is in the end.
+fn recovered_after(
+    left: &MemoryStore,
+    cuts: &[u64],
+    dice: &mut Dice,
+) -> Vec<(StreamNumber, Durable)> {
+    let mut left = left.copy();
+    for cut in cuts {
+        left.fault_at(left.calls() + cut, Fault::PowerCut);
+        // The last cuts may lie behind all that a recovery has to do.
+        let _ = Bench::try_begin(&left, limits(8));
+        left = left.after_power_cut(dice);
+    }
+    let (bench, found, damage) = Bench::try_begin(&left, limits(8)).unwrap();
+    assert_eq!(damage, []);
+    drop(bench);
+    told(&found)
+}
+
+#[test]
+fn a_recovery_cut_ten_times_at_any_step_comes_to_the_result_of_one_that_was_not() {
+    for call in 0..calls_of_a_life() {
+        let mut dice = Dice(call * 31 + 7);
+        let store = MemoryStore::default();
+        store.fault_at(call, Fault::PowerCut);
+        if let Ok((mut bench, ..)) = Bench::try_begin(&store, limits(8)) {
+            assert!(life(&mut bench).is_err());
+        }
+        let left = store.after_power_cut(&mut dice);
+        let once = recovered_after(&left, &[], &mut dice);
+        let steps = {
+            let one = left.copy();
+            drop(Bench::try_begin(&one, limits(8)).unwrap());
+            one.calls()
+        };
+        for step in 0..steps {
+            let cuts: Vec<u64> = (0..10).map(|turn| (step + turn * turn) % steps).collect();
+            let again = recovered_after(&left, &cuts, &mut dice);
+            assert_eq!(again, once, "call {call} step {step} of {steps}");
+        }
+    }
+}
+
 #[test]
 fn the_first_failed_call_is_final_whatever_later_calls_would_say() {
     let all = calls_of_a_life();

@@ -2,10 +2,13 @@
 
 use super::store::MemoryStore;
 use super::{Bench, ID, SEGMENT_BYTES, STREAM, examined, limits, open, record, scan, settle, told};
+use crate::journal::entry::Body;
+use crate::journal::group::{GroupBuffer, GroupPlace};
 use crate::journal::{DamageKind, Durable, Entry};
 use bytes::Bytes;
 use wire::journal::{
-    EntryHeader, EntryKind, GroupHeader, StreamClose, StreamLost, StreamNumber, body_checksum,
+    EntryHeader, EntryKind, GroupHeader, Position, StreamClose, StreamLost, StreamNumber,
+    body_checksum,
 };
 use wire::{
     Member, MemberAction, Name, RecordHeader, RecordKind, SettleMark, Stamp, TimeMark, VolumeIndex,
@@ -167,7 +170,7 @@ fn a_damaged_index_is_named_once_and_its_segment_read_instead() {
         .iter()
         .rposition(|byte| *byte != 0)
         .unwrap();
-    for at in (range.start..=range.start + used).step_by(7) {
+    for at in range.start..=range.start + used {
         let left = store.copy();
         left.damage(2, |bytes| bytes[at] ^= 1 << (at % 8));
         check_fallback(&left, &durable, &format!("byte {at}"));
@@ -256,8 +259,8 @@ fn an_index_that_says_something_else_than_its_segment_is_found_by_the_verifier()
     assert_eq!(named.collect::<Vec<_>>(), [(1, DamageKind::Index)]);
 }
 
-#[test]
-fn the_golden_bytes_of_a_sealed_segment_do_not_change() {
+/// The golden segment, sealed, and the one behind it.
+fn golden() -> (MemoryStore, Vec<(StreamNumber, Durable)>) {
     let store = MemoryStore::default();
     let mut bench = Bench::begin(&store, limits(8));
     bench.append(vec![open(STREAM)]).unwrap();
@@ -272,6 +275,77 @@ fn the_golden_bytes_of_a_sealed_segment_do_not_change() {
             .unwrap();
     }
     assert_eq!((bench.writer.id(), stamp), (ID, 6));
+    (store, bench.durable)
+}
+
+#[test]
+fn the_golden_bytes_of_a_sealed_segment_do_not_change() {
+    let (store, _) = golden();
     let sum = body_checksum(&store.bytes(1));
     assert_eq!(format!("{sum:016x}"), "1b26f52c04bcfb77");
+}
+
+#[test]
+fn a_sealed_segment_cut_at_any_byte_is_taken_from_its_index_or_named() {
+    let (store, durable) = golden();
+    let whole = store.bytes(1);
+    let end = index_of(&store, 1).end;
+    let last = whole[..end].iter().rposition(|byte| *byte != 0).unwrap();
+    for cut in 0..whole.len() {
+        let left = store.copy();
+        left.damage(1, |bytes| bytes.truncate(cut));
+        let (recovered, found) = scan(&left).unwrap();
+        let found = told(&found);
+        if cut > last {
+            assert_eq!(
+                (recovered.damage, found),
+                (vec![], durable.clone()),
+                "cut at {cut}"
+            );
+            continue;
+        }
+        assert_eq!(recovered.damage[0].segment, 1, "cut at {cut}");
+        let (mut of_first, mut rest) = (durable.iter(), 0);
+        for entry in &found {
+            assert!(of_first.any(|one| one == entry), "cut at {cut} invents");
+            rest += 1;
+        }
+        assert!(rest > 0, "what lies behind is kept");
+    }
+}
+
+#[test]
+fn a_kind_that_nobody_makes_use_of_is_refused_and_left_alone() {
+    let epoch = wire::journal::Epoch {
+        closed: true,
+        after: Stamp(1),
+        upto: Stamp(2),
+        reason: "a copy".into(),
+    };
+    let (store, _) = golden();
+    let newest = 2;
+    let mut group = GroupBuffer::new(ID);
+    let bytes = store.bytes(newest);
+    let (mut at, mut number) = (4096, 0);
+    while let Ok(header) = GroupHeader::parse(bytes[at..].first_chunk().unwrap()) {
+        (at, number) = (at + header.bytes as usize, header.number + 1);
+    }
+    group.begin(GroupPlace {
+        journal: ID,
+        position: Position(newest * SEGMENT_BYTES + at as u64),
+        number,
+    });
+    group.push(STREAM, &Body::small(EntryKind::Epoch, epoch.to_bytes()));
+    let written = group.seal().to_vec();
+    store.damage(newest, |bytes| {
+        bytes[at..at + written.len()].copy_from_slice(&written)
+    });
+    let before = store.bytes(newest);
+    let text = scan(&store).map(drop).unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "segment 2 holds an epoch, which this build does not make use of; use the version that \
+         wrote it"
+    );
+    assert_eq!(store.bytes(newest), before);
 }

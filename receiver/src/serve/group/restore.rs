@@ -8,9 +8,10 @@ use super::window::Window;
 use super::{Group, Registered};
 use crate::catalog::StreamState;
 use crate::fold::STEP_CHANGES_MAX;
-use crate::intake::{Base, INDEX_RECORDS_MAX, Intake};
+use crate::intake::{self, INDEX_RECORDS_MAX, Intake};
 use crate::journal::Durable;
 use crate::points::Points;
+use crate::recovery::{self, Again, Base, Life, Moved, Reach, Targets};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use wire::journal::{StreamClose, StreamNumber, StreamOpen};
@@ -73,25 +74,34 @@ impl Restored {
     fn begin(&mut self, number: StreamNumber, open: StreamOpen) {
         let said = open.incarnation;
         let here = said == self.base.incarnation;
-        if !here && said.counter <= self.base.incarnation.counter {
-            if !self.retired.contains(&number) {
-                self.retired.push(number);
-            }
-            return;
-        }
+        let life = match said.counter > self.base.incarnation.counter {
+            _ if here => Life::Here,
+            true => Life::Newer,
+            false => Life::Older,
+        };
         // The same incarnation under an older number: from before its group was removed.
-        let older = self
-            .streams
-            .iter()
-            .find(|(_, stream)| stream.incarnation() == said);
-        if let Some(older) = older.map(|(older, _)| *older) {
-            self.streams.remove(&older);
-            self.retired.push(older);
+        let of_said = |(_, stream): &(&StreamNumber, &Stream)| stream.incarnation() == said;
+        let earlier = self.streams.iter().find(of_said).map(|(number, _)| *number);
+        let again = earlier.map_or(Again::No, |_| Again::Yes);
+        match recovery::stream(life, again) {
+            recovery::Stream::Retired => {
+                if !self.retired.contains(&number) {
+                    self.retired.push(number);
+                }
+                return;
+            }
+            recovery::Stream::Resumed | recovery::Stream::Waiting => {}
+            recovery::Stream::Replaces | recovery::Stream::WaitingAnew => {
+                if let Some(earlier) = earlier {
+                    self.streams.remove(&earlier);
+                    self.retired.push(earlier);
+                }
+            }
         }
         let applied = if here { self.base.applied } else { Stamp::ZERO };
         let known = if here { self.base.horizon } else { Stamp::ZERO };
         let mark = self.base.last_mark;
-        let intake = Intake::new(open, Base { applied, mark });
+        let intake = Intake::new(open, intake::Base { applied, mark });
         self.streams.insert(
             number,
             Stream {
@@ -150,7 +160,18 @@ impl Restored {
             generation: self.generation,
             out: VecDeque::new(),
         };
-        if horizon > applied && group.held_here() < horizon {
+        let base = if horizon > applied {
+            Base::Moving
+        } else {
+            Base::Resting
+        };
+        let reach = if group.held_here() < horizon {
+            Reach::Short
+        } else {
+            Reach::Horizon
+        };
+        // Targets are opened later; until they are the right ones nothing is written.
+        if recovery::base(base, reach, Targets::Bound) == Moved::Doubted {
             group.lose_base("the journal lost what the base was being moved by");
         }
         group.feed_points();
