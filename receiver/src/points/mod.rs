@@ -135,7 +135,7 @@ impl Points {
             Progress::Scattered { stamp, volume } => self.give_up_ranges(stamp, &volume),
             Progress::Gap { stamp, reason } => {
                 let reason = format!("the source gave up writes before record {stamp}: {reason}");
-                self.doubt_all(stamp.prev(), stamp, &reason);
+                self.doubt_all(stamp.prev(), stamp, &reason, is_live);
             }
             Progress::Lost {
                 after,
@@ -146,7 +146,9 @@ impl Points {
                 if after < self.prefix {
                     self.go_back(after, mark);
                 }
-                self.doubt_all(after, upto, &reason);
+                // Who had left may have come back, written, and left again in what is lost.
+                let known = |state| is_live(state) || matches!(state, VolumeState::Left { .. });
+                self.doubt_all(after, upto, &reason, known);
                 self.wanted.push_back(Wanted {
                     volume: None,
                     reason,
@@ -357,13 +359,20 @@ impl Points {
         });
     }
 
-    /// Writes are missing after `after`, as found at `stamp`: nobody is exact who was not at rest.
-    fn doubt_all(&mut self, after: Stamp, stamp: Stamp, reason: &str) {
+    /// Writes are missing after `after`, as found at `stamp`: nobody is exact whom they may have
+    /// touched.
+    fn doubt_all(
+        &mut self,
+        after: Stamp,
+        stamp: Stamp,
+        reason: &str,
+        touched: impl Fn(VolumeState) -> bool,
+    ) {
         let names: Vec<Name> = self.volumes.keys().cloned().collect();
         let mut doubted = false;
         for name in names {
             let Volume { state, counts, .. } = self.volumes.get(&name).copied().unwrap_or_default();
-            if matches!(state, VolumeState::Ready | VolumeState::Copying { .. }) {
+            if touched(state) {
                 doubted |= counts;
                 self.change(stamp, name, inexact_state(counts));
             }
@@ -464,6 +473,11 @@ impl Points {
             _ => None,
         })
     }
+}
+
+/// A volume in this state is written at its source.
+fn is_live(state: VolumeState) -> bool {
+    matches!(state, VolumeState::Ready | VolumeState::Copying { .. })
 }
 
 /// A volume in this state is what it was at its source.

@@ -59,22 +59,24 @@ impl Group {
 
     /// What holds records up, in words.
     pub(super) fn full_text(&self) -> String {
-        let frozen = match self.points.frozen() {
-            Some(why) => format!(
+        let frozen = || {
+            let why = self.points.frozen()?;
+            Some(format!(
                 "; the newest complete point is kept while {why}: if the copy does not fit beside \
                  it, raise journal_max in receiver.toml or remove and add the volume"
-            ),
-            None => String::new(),
+            ))
         };
         let behind = self.behind().map(|why| format!("; {why}"));
-        let frozen = behind.unwrap_or(frozen);
+        let held = || "; an export holds what is retained until it ends".to_owned();
+        let held = || self.holds.any().then(held);
+        let kept = behind.or_else(held).or_else(frozen).unwrap_or_default();
         let waiting = self.records_waiting();
         let what = if self.journal_full {
             "the journal is at its bound".into()
         } else {
             format!("{waiting} records wait to be applied")
         };
-        format!("receiver full: {what}{frozen}")
+        format!("receiver full: {what}{kept}")
     }
 
     fn mode(&self) -> (&'static str, Option<String>) {

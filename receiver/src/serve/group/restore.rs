@@ -11,7 +11,7 @@ use crate::fold::STEP_CHANGES_MAX;
 use crate::intake::{self, INDEX_RECORDS_MAX, Intake};
 use crate::journal::Durable;
 use crate::points::Points;
-use crate::recovery::{self, Again, Base, Life, Moved, Reach, Targets};
+use crate::recovery::{self, Again, Base, Life, Moved, Reach};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use wire::journal::{StreamClose, StreamNumber, StreamOpen};
@@ -171,7 +171,7 @@ impl Restored {
             Reach::Horizon
         };
         // Targets are opened later; until they are the right ones nothing is written.
-        if recovery::base(base, reach, Targets::Bound) == Moved::Doubted {
+        if recovery::base(base, reach, recovery::Targets::Bound) == Moved::Doubted {
             group.lose_base("the journal lost what the base was being moved by");
         }
         group.feed_points();

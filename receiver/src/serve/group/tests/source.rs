@@ -257,8 +257,10 @@ impl Source {
         }
     }
 
-    /// The host goes down and comes up: clean marks count, everything else is copied again.
+    /// The host goes down and comes up: clean marks count, everything else is copied again. A write
+    /// that left no record may be on a disk that was tapped.
     pub(super) fn crash(&mut self, silent: Option<(usize, usize)>) {
+        let tapped = self.sides.map(|side| !matches!(side, Side::Resting(..)));
         let drained = self.acked == self.records.len();
         for side in &mut self.sides {
             // A clean mark is only written when all has been acknowledged.
@@ -268,6 +270,7 @@ impl Source {
         }
         if let Some((volume, block)) = silent
             && self.sides[volume] == Side::Out
+            && tapped[volume]
         {
             self.value += 1;
             self.truth[volume][block] = self.value;
