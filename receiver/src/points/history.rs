@@ -21,6 +21,10 @@ impl Stretch {
     }
 }
 
+/// Changes of states from which on the oldest are not retained. A volume that comes and goes
+/// makes a few in a day.
+pub(super) const CHANGES_MAX: usize = 1 << 16;
+
 /// The history of one incarnation.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -65,6 +69,14 @@ impl History {
         for (_, name, before) in later {
             states.insert(name.clone(), *before);
         }
+    }
+
+    /// With too many changes of states: the place from which on there are half as many.
+    pub fn excess(&self) -> Option<Stamp> {
+        let over = self.changes.len().checked_sub(CHANGES_MAX)?;
+        self.changes
+            .get(over + CHANGES_MAX / 2)
+            .map(|(stamp, ..)| *stamp)
     }
 
     /// The base has reached `applied`: what lies before it need not be remembered.
@@ -116,6 +128,24 @@ mod tests {
             assert!(between.into_iter().all(|place| !is_point(place)), "{stamp}");
             assert_eq!(before == after, is_point(stamp), "{stamp}");
         }
+    }
+
+    #[test]
+    fn a_history_with_too_many_changes_says_from_where_on_it_has_few() {
+        let mut history = history(&[]);
+        let volume = Name::new("data").unwrap();
+        for stamp in 1..CHANGES_MAX as u64 {
+            let change = (Stamp(stamp), volume.clone(), VolumeState::Ready);
+            history.changes.push_back(change);
+        }
+        assert_eq!(history.excess(), None);
+        let last = Stamp(CHANGES_MAX as u64);
+        history
+            .changes
+            .push_back((last, volume, VolumeState::Ready));
+        let excess = history.excess().unwrap();
+        history.applied(excess);
+        assert!(history.changes.len() <= CHANGES_MAX / 2);
     }
 
     #[test]

@@ -177,6 +177,11 @@ impl Group {
             let why = "the source has begun anew too often";
             return Some(Pressure { upto: limit, why });
         }
+        if let Some(upto) = self.history(stream).excess() {
+            let why = "its volumes come and go too often";
+            let upto = upto.min(limit);
+            return Some(Pressure { upto, why });
+        }
         let excess = self.records_waiting().saturating_sub(self.records_kept());
         let why = "a group retains no more records";
         let upto = Stamp(self.base.applied.0 + excess as u64).min(limit);
