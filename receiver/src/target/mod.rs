@@ -14,6 +14,7 @@ mod error;
 mod export;
 mod identity;
 mod layout;
+mod need;
 mod open;
 mod placement;
 mod pool;
