@@ -24,11 +24,13 @@
 //!
 //! Does not: see data, know positions in the journal, commit anything.
 
+mod cut;
 mod history;
 #[cfg(test)]
 mod tests;
 mod unknown;
 
+pub use cut::{Cut, Holder};
 pub use history::History;
 
 use crate::catalog::{PointRecord, VolumeState};

@@ -1,0 +1,215 @@
+//! The cut against sources with contents: at every instant it is what all of them were at one time.
+
+use super::*;
+use proptest::prelude::*;
+
+const SOURCES: usize = 3;
+
+fn name(source: usize) -> Name {
+    Name::new(["a", "b", "c"][source]).unwrap()
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// The source writes; its clock goes on by so much.
+    Write(usize, u64),
+    /// Nothing was written up to now.
+    Beat(usize, u64),
+    /// What it wrote first, so much of it, is durable and settled; and its heartbeat, if it is valid.
+    Arrive(usize, usize),
+    Counts(usize, bool),
+    /// Its volumes are no longer exact, as of what has arrived; or they are again.
+    Freeze(usize, bool),
+    Detach(usize),
+    Attach(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let source = 0..SOURCES;
+    let step = 1..20u64;
+    prop_oneof![
+        6 => (source.clone(), step.clone()).prop_map(|(s, t)| Op::Write(s, t)),
+        4 => (source.clone(), step).prop_map(|(s, t)| Op::Beat(s, t)),
+        8 => (source.clone(), 1..5usize).prop_map(|(s, n)| Op::Arrive(s, n)),
+        2 => (source.clone(), any::<bool>()).prop_map(|(s, c)| Op::Counts(s, c)),
+        2 => (source.clone(), any::<bool>()).prop_map(|(s, f)| Op::Freeze(s, f)),
+        1 => source.clone().prop_map(Op::Detach),
+        1 => source.prop_map(Op::Attach),
+    ]
+}
+
+/// A source as it really is.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    clock: u64,
+    /// Times of its writes.
+    writes: Vec<u64>,
+    /// So many of them have arrived.
+    arrived: usize,
+    /// A promise: no write up to this time but these many.
+    beat: Option<(u64, usize)>,
+    frozen: bool,
+    /// Times at which its volumes are not exact, ends excluded.
+    inexact: Vec<(u64, u64)>,
+    since: u64,
+    through: u64,
+}
+
+impl Source {
+    fn is_exact_at(&self, time: u64) -> bool {
+        let inside = |(after, upto): &(u64, u64)| *after < time && time < *upto;
+        !(self.inexact.iter().any(inside) || self.frozen && time > self.since)
+    }
+}
+
+fn step(op: &Op, sources: &mut [Source], cut: &mut Cut) {
+    match *op {
+        Op::Write(source, step) => {
+            let source = &mut sources[source];
+            source.clock += step;
+            source.writes.push(source.clock);
+        }
+        Op::Beat(source, step) => {
+            let source = &mut sources[source];
+            source.clock += step;
+            source.beat = Some((source.clock, source.writes.len()));
+        }
+        Op::Arrive(at, count) => {
+            let source = &mut sources[at];
+            source.arrived = (source.arrived + count).min(source.writes.len());
+            let last = source
+                .arrived
+                .checked_sub(1)
+                .map(|last| source.writes[last]);
+            let beat = source.beat.filter(|(_, writes)| *writes <= source.arrived);
+            let through = last.max(beat.map(|(clock, _)| clock)).unwrap_or(0);
+            source.through = source.through.max(through);
+            cut.through(&name(at), TimeMark(source.through));
+        }
+        Op::Counts(source, counts) => cut.count(&name(source), counts),
+        Op::Freeze(at, frozen) => {
+            let source = &mut sources[at];
+            match (source.frozen, frozen) {
+                (false, true) => (source.frozen, source.since) = (true, source.through),
+                (true, false) => {
+                    source.frozen = false;
+                    source.inexact.push((source.since, source.through));
+                }
+                _ => {}
+            }
+            let at_mark = source.frozen.then_some(TimeMark(source.since));
+            cut.freeze(&name(at), at_mark);
+        }
+        Op::Detach(source) => cut.detach(&name(source)),
+        Op::Attach(source) => cut.attach(&name(source)),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn at_the_cut_every_source_that_counts_is_whole_and_exact(
+        ops in prop::collection::vec(op(), 1..80)
+    ) {
+        let mut sources = vec![Source::default(); SOURCES];
+        let mut cut = Cut::default();
+        let mut before = None;
+        for op in &ops {
+            step(op, &mut sources, &mut cut);
+            let at = cut.at();
+            prop_assert!(at >= before, "{:?} after {:?}", at, before);
+            before = at;
+            let Some(TimeMark(time)) = at else { continue };
+            for (number, source) in sources.iter().enumerate() {
+                if !cut.holds(&name(number)) {
+                    continue;
+                }
+                let missing = source.writes[source.arrived..].iter().find(|w| **w <= time);
+                prop_assert_eq!(missing, None, "source {} at {}", number, time);
+                // Nor will there be one: its clock was there already.
+                prop_assert!(source.clock >= time, "source {} at {}", number, time);
+                prop_assert!(source.is_exact_at(time), "source {} at {}", number, time);
+            }
+        }
+        // When nothing is wrong any more, all meet where they have all come to.
+        let least = 1 + sources.iter().map(|source| source.clock).max().unwrap_or(0);
+        for number in 0..SOURCES {
+            cut.freeze(&name(number), None);
+            cut.attach(&name(number));
+            cut.count(&name(number), true);
+            cut.through(&name(number), TimeMark(least));
+        }
+        prop_assert_eq!(cut.at(), Some(TimeMark(least)));
+        prop_assert!((0..SOURCES).all(|number| cut.holds(&name(number))));
+    }
+}
+
+fn mark(time: u64) -> TimeMark {
+    TimeMark(time)
+}
+
+/// Two sources that count, both through 10.
+fn two() -> Cut {
+    let mut cut = Cut::default();
+    for source in 0..2 {
+        cut.count(&name(source), true);
+        cut.through(&name(source), mark(10));
+    }
+    assert_eq!(cut.at(), Some(mark(10)));
+    cut
+}
+
+#[test]
+fn a_silent_source_is_named_and_holds_the_point_until_it_is_detached() {
+    let mut cut = two();
+    assert_eq!(cut.holder(), None);
+    cut.through(&name(0), mark(50));
+    assert_eq!(cut.at(), Some(mark(10)));
+    let holder = Holder {
+        source: name(1),
+        frozen: false,
+    };
+    assert_eq!(cut.holder(), Some(holder));
+    cut.detach(&name(1));
+    assert_eq!((cut.at(), cut.holder()), (Some(mark(50)), None));
+    // It comes back: waited for from when it has caught up, and the cut does not go back for it.
+    cut.attach(&name(1));
+    cut.through(&name(1), mark(30));
+    cut.through(&name(0), mark(60));
+    assert_eq!((cut.at(), cut.holds(&name(1))), (Some(mark(60)), false));
+    cut.through(&name(1), mark(70));
+    cut.through(&name(0), mark(90));
+    assert_eq!((cut.at(), cut.holds(&name(1))), (Some(mark(70)), true));
+}
+
+#[test]
+fn a_source_that_joins_stops_nobody_and_one_that_leaves_lets_go() {
+    let mut cut = two();
+    cut.through(&name(2), mark(3));
+    cut.count(&name(2), true);
+    cut.through(&name(0), mark(20));
+    cut.through(&name(1), mark(20));
+    assert_eq!((cut.at(), cut.holds(&name(2))), (Some(mark(20)), false));
+    cut.through(&name(2), mark(25));
+    assert!(cut.holds(&name(2)));
+    cut.count(&name(2), false);
+    cut.through(&name(0), mark(40));
+    cut.through(&name(1), mark(40));
+    assert_eq!(cut.at(), Some(mark(40)));
+}
+
+#[test]
+fn a_recopy_at_one_source_holds_the_point_of_all_and_leaves_a_hole() {
+    let mut cut = two();
+    cut.freeze(&name(1), Some(mark(10)));
+    cut.through(&name(0), mark(30));
+    cut.through(&name(1), mark(25));
+    assert_eq!(cut.at(), Some(mark(10)));
+    assert!(cut.holder().is_some_and(|holder| holder.frozen));
+    cut.freeze(&name(1), None);
+    assert_eq!(cut.at(), Some(mark(25)));
+    cut.applied(mark(25));
+    cut.lose(&name(1), mark(20));
+    assert_eq!(cut.at(), Some(mark(20)), "what is lost is gone for all");
+}
