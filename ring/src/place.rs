@@ -131,12 +131,12 @@ impl Geometry {
             return position;
         }
         let align = if units >= PAGE_UNITS { PAGE_UNITS } else { 1 };
-        let start = position.next_multiple_of(align);
+        let start = up_to(position, align);
         let offset = start & (self.area_units - 1);
         if offset + units <= self.area_units {
             return start;
         }
-        start.next_multiple_of(self.area_units)
+        up_to(start, self.area_units)
     }
 
     /// Whether a record may lie there: in one piece, aligned, inside the area behind `freed`.
@@ -199,6 +199,12 @@ impl Placement {
             position: self.end,
         }
     }
+}
+
+/// The next multiple of `align`, a power of two: no division on the way of a record.
+#[inline]
+fn up_to(position: u64, align: u64) -> u64 {
+    (position + (align - 1)) & !(align - 1)
 }
 
 /// Units that hold `bytes`.

@@ -14,9 +14,11 @@ pub(super) struct Shard {
     entries: Vec<Entry>,
     /// How many of them had to wait when they came.
     waiters: usize,
+    /// Above the id of every admission listed here so far.
+    next_id: u64,
 }
 
-/// One admission as its shards list it; ids ascend in admission order.
+/// One admission as its shards list it; within a shard ids ascend in admission order.
 pub(super) struct Entry {
     pub(super) id: u64,
     pub(super) range: Range,
@@ -33,6 +35,17 @@ pub(super) struct Wait {
 }
 
 impl Shard {
+    /// The lowest id a new admission may have.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// An admission of this id comes.
+    pub(super) fn note_id(&mut self, id: u64) {
+        assert!(id >= self.next_id, "ids ascend");
+        self.next_id = id + 1;
+    }
+
     /// Lists an admission.
     pub(super) fn insert(&mut self, entry: Entry) {
         self.waiters += usize::from(entry.wait.is_some());

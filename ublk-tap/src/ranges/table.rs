@@ -7,7 +7,6 @@
 
 use super::shard::{Entry, Shard, Wait};
 use super::{Admission, Hold, Range, Wake};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Number of shards; one bit each in a [`ShardSet`].
@@ -18,8 +17,6 @@ const CHUNK_SHIFT: u32 = 20;
 /// Ranges of one volume held and waited for.
 pub struct RangeTable {
     shards: Box<[Mutex<Shard>]>,
-    /// Id of the next admission; taken with all its shards locked.
-    next_id: AtomicU64,
     #[cfg(test)]
     pub(super) fault: Fault,
 }
@@ -43,7 +40,6 @@ impl RangeTable {
     pub fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            next_id: AtomicU64::new(0),
             #[cfg(test)]
             fault: Fault::None,
         }
@@ -63,7 +59,7 @@ impl RangeTable {
     pub fn admit(&self, range: Range, wake: &Arc<dyn Wake>, token: u64) -> Admission {
         let set = self.shards_of(range);
         let mut shards = Guards::lock(self, set);
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = shards.take_id();
         let hold = Hold { id, range };
         if let Guards::One(shard) = &mut shards
             && self.blockers(shard, range) == 0
@@ -193,6 +189,19 @@ impl<'t> Guards<'t> {
             return Self::One(table.lock(index));
         }
         Self::Several(set.map(|index| table.lock(index)).collect())
+    }
+
+    /// An id above those of all admissions these shards have seen.
+    fn take_id(&mut self) -> u64 {
+        if let Self::One(shard) = self {
+            let id = shard.next_id();
+            shard.note_id(id);
+            return id;
+        }
+        let id = self.iter_mut().map(|shard| shard.next_id()).max();
+        let id = id.expect("a range touches a shard");
+        self.iter_mut().for_each(|shard| shard.note_id(id));
+        id
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut Shard> {
