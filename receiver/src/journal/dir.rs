@@ -7,7 +7,7 @@
 use super::error::JournalError;
 use super::store::{SegmentFile, Store};
 use crate::aligned::AlignedBuffer;
-use rustix::fs::{self, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, Advice, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -117,6 +117,7 @@ impl DirStore {
             }
             Err(error) => return Err(error.into()),
         };
+        forget_cached(&file);
         Ok(DirSegment { file })
     }
 
@@ -166,6 +167,9 @@ impl Store for DirStore {
             return self.open_to_read(segment);
         }
         let file = self.openat(&name_of(segment), OFlags::RDWR)?;
+        if !self.direct {
+            forget_cached(&file);
+        }
         Ok(DirSegment { file })
     }
 
@@ -222,6 +226,14 @@ impl SegmentFile for DirSegment {
             Err(Errno::OPNOTSUPP) => self.file.set_len(bytes),
             other => Ok(other?),
         }
+    }
+}
+
+/// Has what is read come from the disk: pages whose sync failed stay in the cache and look written.
+fn forget_cached(file: &File) {
+    // Only advice: a filesystem without a cache of its own has nothing to forget.
+    if let Err(error) = fs::fadvise(file, 0, None, Advice::DontNeed) {
+        tracing::debug!(%error, "the page cache of a segment stays");
     }
 }
 

@@ -14,6 +14,7 @@ mod fsck;
 mod geometry;
 mod history;
 mod identity;
+mod lost;
 mod many;
 mod order;
 mod pool;

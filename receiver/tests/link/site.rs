@@ -63,8 +63,12 @@ impl Site {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_with(&["serve"]);
+    }
+
+    pub(crate) fn start_with(&mut self, words: &[&str]) {
         let daemon = self
-            .command(&["serve"])
+            .command(words)
             .stdout(Stdio::null())
             .stderr(self.log())
             .spawn();
