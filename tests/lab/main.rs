@@ -25,6 +25,7 @@ mod recover;
 mod removal;
 mod resized;
 mod standard_tools;
+mod transfer;
 mod units;
 mod upgrade;
 mod volatile_cache;

@@ -12,13 +12,13 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 /// An application that writes and reads back what it wrote until it is told to stop.
-struct Busy {
+pub(crate) struct Busy {
     stops: Arc<AtomicBool>,
     thread: JoinHandle<u32>,
 }
 
 impl Busy {
-    fn new(device: &Path) -> Self {
+    pub(crate) fn new(device: &Path) -> Self {
         let stops = Arc::new(AtomicBool::new(false));
         let (own, file) = (Arc::clone(&stops), device.to_path_buf());
         let thread = spawn(move || {
@@ -41,7 +41,7 @@ impl Busy {
     }
 
     /// Fails if it has seen an error.
-    fn end(self) {
+    pub(crate) fn end(self) {
         self.stops.store(true, Ordering::Release);
         assert!(self.thread.join().unwrap() > 0, "it has done something");
     }

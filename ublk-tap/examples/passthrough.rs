@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use ublk_tap::device::{
-    Device, DeviceConfig, Frontend, Parking, RetireError, Shape, become_io_flusher, kernel,
+    Device, DeviceConfig, Frontend, Parking, RetireError, Shape, Transfer, become_io_flusher,
+    kernel,
 };
 use ublk_tap::disk::Disk;
 use ublk_tap::ranges::RangeTable;
@@ -167,6 +168,7 @@ fn serve(
         parking: Arc::clone(parking),
         shape: options.shape,
         frontend: Frontend::Ublk,
+        transfer: Transfer::default(),
         recovers: None,
     }) {
         Ok(device) => device,

@@ -9,7 +9,7 @@ use super::progress::Ways;
 use super::queue::{self, PartsWithoutBuffers, Start};
 use super::wake::Waker;
 use super::worker::Volume;
-use super::{Shape, kernel, params, recover};
+use super::{Shape, Transfer, kernel, params, recover};
 use crate::disk::Disk;
 use libublk::UblkFlags;
 use libublk::ctrl::{UblkCtrl, UblkCtrlBuilder};
@@ -26,6 +26,7 @@ pub(super) struct Plan {
     pub(super) name: wire::Name,
     pub(super) disk: Arc<Disk>,
     pub(super) shape: Shape,
+    pub(super) transfer: Transfer,
     /// The device of a dead tap to go on with.
     pub(super) recovers: Option<u32>,
     pub(super) volume: Volume,
@@ -301,12 +302,13 @@ fn queue_thread(start: Start, post: &Sender<Message>) {
 }
 
 fn control(plan: &Plan) -> Result<UblkCtrl, DeviceError> {
+    let transfer = plan.transfer.flag(kernel::features())?;
     UblkCtrlBuilder::default()
         .name(kernel::TARGET)
         .nr_queues(plan.shape.queues)
         .depth(plan.shape.depth)
         .io_buf_bytes(plan.shape.io_bytes_max)
-        .ctrl_flags(kernel::FLAGS)
+        .ctrl_flags(kernel::FLAGS | transfer)
         .ctrl_target_flags(kernel::MARK)
         .dev_flags(UblkFlags::UBLK_DEV_F_ADD_DEV | UblkFlags::UBLK_DEV_F_DEL_DEV_ASYNC)
         .build()

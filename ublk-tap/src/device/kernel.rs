@@ -15,10 +15,10 @@ pub(super) const TARGET: &str = "ublk-tap";
 /// Kept by the kernel for us: tells our devices from others, also when the note is lost.
 pub(super) const MARK: u64 = u64::from_be_bytes(*b"ublk-tap");
 
-/// What every device of ours is made with: the bytes are moved by us, and after our death its users
-/// wait, and their requests come again.
+/// What every device of ours is made with: after our death its users wait, and their requests come
+/// again.
 pub(super) const FLAGS: u64 =
-    (sys::UBLK_F_USER_COPY | sys::UBLK_F_USER_RECOVERY | sys::UBLK_F_USER_RECOVERY_REISSUE) as u64;
+    (sys::UBLK_F_USER_RECOVERY | sys::UBLK_F_USER_RECOVERY_REISSUE) as u64;
 
 const CONTROL: &str = "/dev/ublk-control";
 
@@ -105,16 +105,16 @@ pub(super) fn prepare() -> Result<(), DeviceError> {
         Err(Some(libc::EACCES | libc::EPERM)) => return Err(DeviceError::NoPermission),
         Err(_) => return Err(DeviceError::NoDriver),
     }
-    let features = UblkCtrl::get_features().unwrap_or(0);
-    let has = |bit: u32| features & u64::from(bit) != 0;
-    if !has(sys::UBLK_F_USER_COPY) {
-        return Err(DeviceError::NoFeature("user copy"));
-    }
-    if !has(sys::UBLK_F_USER_RECOVERY) || !has(sys::UBLK_F_USER_RECOVERY_REISSUE) {
+    if features() & FLAGS != FLAGS {
         return Err(DeviceError::NoFeature("user recovery"));
     }
     make_notes_dir();
     Ok(())
+}
+
+/// What the driver can do.
+pub(super) fn features() -> u64 {
+    UblkCtrl::get_features().unwrap_or(0)
 }
 
 /// What libublk keeps about the device beside its own.

@@ -31,6 +31,7 @@ mod recover;
 mod registered;
 mod request;
 mod retire;
+mod transfer;
 mod wake;
 mod worker;
 
@@ -39,6 +40,7 @@ pub use error::{DeviceError, RetireError, StopError};
 pub use hold::hold;
 pub use nbd::{NbdDevice, NbdPlace};
 pub use parking::Parking;
+pub use transfer::Transfer;
 
 use crate::disk::Disk;
 use crate::ranges::RangeTable;
@@ -78,6 +80,8 @@ pub struct DeviceConfig {
     pub shape: Shape,
     /// What the application uses.
     pub frontend: Frontend,
+    /// How its bytes are moved, if the device is a new one of the ublk driver.
+    pub transfer: Transfer,
     /// The device of a dead tap to go on with, instead of a new one; the disk is ours already.
     pub recovers: Option<u32>,
 }
@@ -309,6 +313,7 @@ impl DeviceConfig {
             name: self.volume,
             disk: self.disk,
             shape: self.shape,
+            transfer: self.transfer,
             recovers: self.recovers,
             volume,
         }
@@ -384,6 +389,7 @@ mod tests {
             parking: Arc::new(Parking::new()),
             shape: Shape::default(),
             frontend: Frontend::Ublk,
+            transfer: Transfer::default(),
             recovers: None,
         });
         let error = refused.unwrap_err();

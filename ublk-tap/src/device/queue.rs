@@ -8,15 +8,15 @@
 //! then the kernel keeps the requests for a successor.
 
 use super::buffers::Buffers;
-use super::char_device::CharDevice;
 use super::entry::{AbortOnPanic, PAUSE, entry_of, is_passing};
 use super::progress::DiskOp;
 use super::registered::{Area, Registered};
 use super::request::RawRequest;
+use super::transfer::Bytes;
 use super::wake::Waker;
 use super::worker::{Parts, Port, Volume, Worker};
 use io_uring::{opcode, squeue, types};
-use libublk::io::{BufDesc, BufDescList, UblkDev, UblkIOCtx, UblkQueue, with_task_io_ring_mut};
+use libublk::io::{UblkDev, UblkIOCtx, UblkQueue, with_task_io_ring_mut};
 use libublk::{UblkError, UblkIORes, sys};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -58,8 +58,10 @@ pub(super) fn serve(start: Start, ready: impl FnOnce()) -> Result<(), UblkError>
     let bell = parts.waker.as_raw_fd();
     let mut buffers = Buffers::new(pool_bytes)?;
     let registered = register(&volume, &mut buffers);
+    // Before the queue, which the driver ends first: it writes into what it is lent.
+    let bytes = Bytes::of(&dev);
     // Last of what can fail: who has asked for requests must stay to serve them.
-    let queue = queue.submit_fetch_commands_unified(BufDescList::Slices(None))?;
+    let queue = queue.submit_fetch_commands_unified(bytes.first())?;
     flush_fetches()?;
     let parts = Parts {
         depth: dev.dev_info.queue_depth,
@@ -71,7 +73,7 @@ pub(super) fn serve(start: Start, ready: impl FnOnce()) -> Result<(), UblkError>
     let port = KernelPort {
         queue: &queue,
         qid,
-        chars: CharDevice::of(&dev),
+        bytes,
         registered,
         bell,
     };
@@ -188,7 +190,7 @@ fn source_of(user_data: u64) -> Option<Source> {
 struct KernelPort<'q> {
     queue: &'q UblkQueue<'q>,
     qid: u16,
-    chars: CharDevice<'q>,
+    bytes: Bytes<'q>,
     registered: Registered,
     bell: i32,
 }
@@ -208,6 +210,10 @@ impl KernelPort<'_> {
 }
 
 impl Port for KernelPort<'_> {
+    fn copies_in(&self) -> u64 {
+        self.bytes.copies_in()
+    }
+
     fn request(&self, tag: u16) -> RawRequest {
         let raw = self.queue.get_iod(tag);
         RawRequest {
@@ -218,11 +224,11 @@ impl Port for KernelPort<'_> {
     }
 
     fn copy_in(&mut self, tag: u16, bytes: &mut [u8]) -> Result<(), i32> {
-        self.chars.read(self.qid, tag, bytes)
+        self.bytes.take((self.qid, tag), bytes)
     }
 
     fn copy_out(&mut self, tag: u16, bytes: &[u8]) -> Result<(), i32> {
-        self.chars.write(self.qid, tag, bytes)
+        self.bytes.give((self.qid, tag), bytes)
     }
 
     fn issue(&mut self, tag: u16, op: DiskOp, memory: *mut u8) {
@@ -234,8 +240,8 @@ impl Port for KernelPort<'_> {
         let result = Ok(UblkIORes::Result(result));
         let done = self
             .queue
-            .complete_io_cmd_unified(tag, BufDesc::Slice(&[]), result);
-        done.expect("a device with user copy takes no buffers");
+            .complete_io_cmd_unified(tag, self.bytes.next(tag), result);
+        done.expect("the device is lent what it was made for");
     }
 
     fn pause(&mut self) {

@@ -95,7 +95,9 @@ impl Driver {
     /// The clerk is done with something.
     pub(super) fn clerk_done(&mut self, now: Instant, done: Done) {
         match done {
-            Done::Opened { volume, result } => self.opened(now, &volume, result),
+            Done::Opened { volume, result } => {
+                self.opened(now, &volume, result.map(|opened| *opened));
+            }
             Done::Started { index, result } => match result {
                 Ok(started) => self.started(index, started),
                 Err(failure) => self.not_started(now, index, failure),
@@ -236,6 +238,7 @@ impl Driver {
                 socket: self.dirs.nbd_socket(&self.group, &tapped.name),
                 group: self.settings.nbd_group,
             }),
+            transfer: self.settings.transfer,
             recovers: tapped.waits.and_then(Waits::device),
         })));
     }

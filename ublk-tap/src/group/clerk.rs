@@ -90,7 +90,7 @@ pub enum Done {
         /// The volume.
         volume: Name,
         /// The open disk, or why not.
-        result: Result<Opened, Failure>,
+        result: Result<Box<Opened>, Failure>,
     },
     /// Of [`Job::Start`].
     Started {
@@ -174,7 +174,7 @@ impl Clerk {
                 shape,
             } => {
                 let service = Service::of(kind, shape);
-                let result = self.open(&disk, asker, &volume, service);
+                let result = self.open(&disk, asker, &volume, service).map(Box::new);
                 Done::Opened { volume, result }
             }
             Job::Start(config) => {

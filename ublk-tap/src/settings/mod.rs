@@ -14,6 +14,7 @@ pub use enrolment::{Enrolment, EnrolmentError};
 pub use size::{ByteSize, SizeError};
 pub use span::{Span, SpanError};
 
+use crate::device::Transfer;
 use ring::RingConfig;
 use serde::Deserialize;
 use std::fs;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub depth: u16,
     /// Largest request of a device.
     pub request_bytes: u32,
+    /// How the application's bytes are moved.
+    pub transfer: Transfer,
     /// Who runs the shipper.
     pub shipper: ShipperMode,
     /// How long a stop by signal may take to drain.
@@ -85,6 +88,7 @@ struct File {
     queues: Option<toml::Spanned<u16>>,
     depth: Option<toml::Spanned<u16>>,
     request_bytes: Option<toml::Spanned<ByteSize>>,
+    transfer: Option<Transfer>,
     shipper: Option<ShipperMode>,
     stop_ms: Option<toml::Spanned<u64>>,
     nbd_group: Option<toml::Spanned<String>>,
@@ -112,6 +116,7 @@ impl Default for Settings {
             queues: 1,
             depth: 128,
             request_bytes: 512 << 10,
+            transfer: Transfer::Auto,
             shipper: ShipperMode::Child,
             stop: Duration::from_millis(10_000),
             nbd_group: None,
@@ -161,6 +166,7 @@ impl Settings {
         }
         settings.queues = within("queues", &file.queues, &QUEUES)?.unwrap_or(settings.queues);
         settings.depth = within("depth", &file.depth, &DEPTH)?.unwrap_or(settings.depth);
+        settings.transfer = file.transfer.unwrap_or(settings.transfer);
         settings.shipper = file.shipper.unwrap_or(settings.shipper);
         if let Some(name) = &file.nbd_group {
             settings.nbd_group = Some(group_id(name)?);
@@ -287,7 +293,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "ring_bytes = \"4MiB\"\npark_ms = 500\nqueues = 4\ndepth = 32\n\
-                    request_bytes = 65536\nshipper = \"external\"\nstop_ms = 100\nnbd_group = \"root\"\n";
+                    request_bytes = 65536\ntransfer = \"staged\"\nshipper = \"external\"\nstop_ms = 100\nnbd_group = \"root\"\n";
         let settings = Settings::parse(text).unwrap_or_else(|bad| panic!("{}", bad.reason));
         let expected = Settings {
             ring_bytes: 4 << 20,
@@ -295,6 +301,7 @@ mod tests {
             queues: 4,
             depth: 32,
             request_bytes: 65536,
+            transfer: Transfer::Staged,
             shipper: ShipperMode::External,
             stop: Duration::from_millis(100),
             nbd_group: Some(0),
@@ -320,6 +327,7 @@ mod tests {
             ("\n\npark_ms = 0\n", "line 3", "park_ms"),
             ("request_bytes = \"2MiB\"\n", "line 1", "1 MiB"),
             ("shipper = \"nobody\"\n", "line 1", "nobody"),
+            ("transfer = \"magic\"\n", "line 1", "magic"),
             ("nbd_group = \"no-such\"\n", "line 1", "no group of this"),
             ("ring_bytes = \"much\"\n", "line 1", "much"),
             ("= 3\n", "line 1", "line 1"),

@@ -20,7 +20,9 @@ pub(super) struct ClientPort {
 
 impl Port for ClientPort {
     /// From the socket into memory of the connection, and from there.
-    const COPIES_IN: u64 = 2;
+    fn copies_in(&self) -> u64 {
+        2
+    }
 
     fn request(&self, tag: u16) -> RawRequest {
         self.ledger.raw(tag)

@@ -125,7 +125,7 @@ impl<P: Port> Worker<P> {
 
     pub(super) fn count_copies(&self, length_bytes: u32) {
         self.counters
-            .memory_copied(P::COPIES_IN * u64::from(length_bytes));
+            .memory_copied(self.port.copies_in() * u64::from(length_bytes));
     }
 
     fn go_uncaptured(&mut self, tag: u16) {

@@ -33,7 +33,9 @@ use wire::{TimeMark, VolumeIndex};
 /// The driver below a worker.
 pub(super) trait Port {
     /// How often the bytes of a write have been moved in memory once they are copied in.
-    const COPIES_IN: u64 = 1;
+    fn copies_in(&self) -> u64 {
+        1
+    }
 
     /// The request the kernel handed us under `tag`.
     fn request(&self, tag: u16) -> RawRequest;

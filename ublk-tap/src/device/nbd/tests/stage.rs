@@ -2,7 +2,7 @@
 
 use super::super::{NbdDevice, NbdPlace};
 use super::client::Client;
-use crate::device::{DeviceConfig, Frontend, Parking, Shape};
+use crate::device::{DeviceConfig, Frontend, Parking, Shape, Transfer};
 use crate::disk::Disk;
 use crate::ranges::RangeTable;
 use ring::{Consumer, Ring, RingConfig};
@@ -79,6 +79,7 @@ impl Stage {
             parking: Arc::clone(&parking),
             shape: setup.shape,
             frontend: Frontend::Nbd(place.clone()),
+            transfer: Transfer::default(),
             recovers: None,
         };
         let device = NbdDevice::start(config, &place).unwrap();
