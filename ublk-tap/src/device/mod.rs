@@ -31,6 +31,7 @@ mod recover;
 mod registered;
 mod request;
 mod retire;
+mod task_ring;
 mod transfer;
 mod wake;
 mod worker;

@@ -12,6 +12,7 @@ use super::entry::{AbortOnPanic, PAUSE, entry_of, is_passing};
 use super::progress::DiskOp;
 use super::registered::{Area, Registered};
 use super::request::RawRequest;
+use super::task_ring;
 use super::transfer::Bytes;
 use super::wake::Waker;
 use super::worker::{Parts, Port, Volume, Worker};
@@ -54,6 +55,7 @@ pub(super) fn serve(start: Start, ready: impl FnOnce()) -> Result<(), UblkError>
         pool_bytes,
         parts,
     } = start;
+    task_ring::prepare(&dev)?;
     let queue = UblkQueue::new(qid, &dev)?;
     let bell = parts.waker.as_raw_fd();
     let mut buffers = Buffers::new(pool_bytes)?;
