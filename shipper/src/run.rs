@@ -3,7 +3,7 @@
 //! The tap may be killed and come back, the host may join only later, the receiver may be away: all
 //! of that is waited for, and told to the tap where there is one. Only a signal ends the process.
 
-use crate::drive::{Ending, RingReader, TapEnd, TapError, Work};
+use crate::drive::{Ending, RingBell, RingReader, TapEnd, TapError, Work};
 use crate::enrolment::{Enrolment, EnrolmentError};
 use ring::handoff::{Channel, ConsumerFds, LinkReport, LinkState, ToTap, Welcome};
 use ring::{Consumer, OpenError, RingFault};
@@ -147,7 +147,9 @@ fn start(
     options: &Options,
     enrolment: Enrolment,
 ) -> Result<Work, Trouble> {
-    let ring = RingReader::new(Consumer::open(fds)?).map_err(Trouble::Watch)?;
+    let consumer = Consumer::open(fds)?;
+    let bell = RingBell::new(&consumer).map_err(Trouble::Watch)?;
+    let ring = (RingReader::new(consumer), bell);
     let own = (enrolment.source, enrolment.address);
     Ok(Work::new(welcome, ring, tap, options.config.clone(), own)?)
 }

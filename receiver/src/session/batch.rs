@@ -62,7 +62,7 @@ async fn read_some(
 }
 
 /// The records of a body, each verified against its checksum (P9).
-fn split(header: &BatchHeader, mut body: Bytes) -> Result<Vec<(RecordHeader, Bytes)>, String> {
+pub fn split(header: &BatchHeader, mut body: Bytes) -> Result<Vec<(RecordHeader, Bytes)>, String> {
     let mut records = Vec::with_capacity(header.records as usize);
     for _ in 0..header.records {
         let record = RecordHeader::parse(&body).map_err(|error| error.to_string())?;

@@ -13,6 +13,8 @@ mod doors;
 mod join;
 mod talk;
 
+pub use batch::split;
+
 use crate::serve::Hub;
 use doors::{DoorId, Doors, Entry};
 use std::collections::BTreeMap;

@@ -9,7 +9,7 @@ mod ring_reader;
 mod tap_end;
 mod work;
 
-pub use ring_reader::RingReader;
+pub use ring_reader::{RingBell, RingReader};
 pub use tap_end::{TapEnd, TapError};
 pub use work::{Ending, Work};
 

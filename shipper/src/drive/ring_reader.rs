@@ -20,23 +20,26 @@ const _: () = assert!((BATCH_RECORDS_MAX as usize).is_multiple_of(LOOK_RECORDS))
 #[derive(Debug)]
 pub struct RingReader {
     consumer: Consumer,
-    wake: pipe::Receiver,
     entries: Vec<Entry>,
     headers: Vec<RecordHeader>,
     voids: Vec<Stamp>,
 }
 
+/// Rung by the tap when the shipper sleeps.
+#[derive(Debug)]
+pub struct RingBell {
+    wake: pipe::Receiver,
+}
+
 impl RingReader {
-    /// Takes over a ring; needs a tokio runtime.
-    pub fn new(consumer: Consumer) -> io::Result<Self> {
-        let wake = consumer.wake_fd()?.as_fd().try_clone_to_owned()?;
-        Ok(Self {
+    /// Takes over a ring.
+    pub fn new(consumer: Consumer) -> Self {
+        Self {
             consumer,
-            wake: pipe::Receiver::from_owned_fd(wake)?,
             entries: Vec::new(),
             headers: Vec::new(),
             voids: Vec::new(),
-        })
+        }
     }
 
     /// The ring itself.
@@ -126,6 +129,16 @@ impl RingReader {
             .consumer
             .settle_scan(after, count_max, &mut self.voids)?;
         Ok((upto, &self.voids))
+    }
+}
+
+impl RingBell {
+    /// The bell of a ring; needs a tokio runtime.
+    pub fn new(consumer: &Consumer) -> io::Result<Self> {
+        let wake = consumer.wake_fd()?.as_fd().try_clone_to_owned()?;
+        Ok(Self {
+            wake: pipe::Receiver::from_owned_fd(wake)?,
+        })
     }
 
     /// Waits until the tap wakes a sleeper; see [`Consumer::prepare_sleep`].

@@ -1,7 +1,7 @@
 //! The loop: events in, outputs done, the ring read in between.
 
 use super::line::{EVENTS_MAX, Line, LineEvent};
-use super::ring_reader::RingReader;
+use super::ring_reader::{RingBell, RingReader};
 use super::tap_end::TapEnd;
 use super::{DRAIN_PATIENCE, POLL_INTERVAL, SLEEP_AFTER};
 use crate::session::{Batch, Config, Event, Loss, Moment, Output, Session};
@@ -31,6 +31,7 @@ pub enum Ending {
 pub struct Work {
     session: Session,
     ring: RingReader,
+    bell: RingBell,
     line: Line,
     tap: TapEnd,
     start: Instant,
@@ -64,7 +65,7 @@ impl Work {
     /// Work for the ring and tap of `welcome`, as `source`, with the enrolment below `config`.
     pub fn new(
         welcome: Welcome,
-        ring: RingReader,
+        (ring, bell): (RingReader, RingBell),
         tap: TapEnd,
         config: PathBuf,
         (source, peer): (Name, String),
@@ -90,6 +91,7 @@ impl Work {
         Ok(Self {
             session,
             ring,
+            bell,
             line: Line::new(config, source),
             tap,
             start,
@@ -143,7 +145,7 @@ impl Work {
             },
             () = self.tap.writable(), if is_tap_there => self.tap.flush(),
             () = tokio::task::yield_now(), if has_more => {}
-            () = rest(&self.ring, &pause) => self.busy_until = Instant::now() + SLEEP_AFTER,
+            () = rest(&self.bell, &pause) => self.busy_until = Instant::now() + SLEEP_AFTER,
             () = tokio::time::sleep_until(pause.until) => {}
         }
         if pause.is_asleep {
@@ -345,9 +347,9 @@ impl Work {
 }
 
 /// Sleeps until the tap wakes us, if we declared to sleep; else for ever.
-async fn rest(ring: &RingReader, pause: &Pause) {
+async fn rest(bell: &RingBell, pause: &Pause) {
     if pause.is_asleep {
-        ring.woken().await;
+        bell.woken().await;
     } else {
         std::future::pending().await
     }

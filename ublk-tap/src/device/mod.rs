@@ -31,6 +31,8 @@ mod recover;
 mod registered;
 mod request;
 mod retire;
+#[cfg(feature = "sim")]
+pub mod simulated;
 mod task_ring;
 mod transfer;
 mod wake;

@@ -4,8 +4,6 @@ use super::{Port, Stage, Worker};
 use crate::device::request::{Op, Request};
 use crate::ranges::{Admission, Range};
 use ring::{Claim, ClaimError, RecordFields};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use wire::TimeMark;
 
 /// Answer of the ring.
 enum Place {
@@ -47,7 +45,7 @@ impl<P: Port> Worker<P> {
     }
 
     fn park(&mut self, tag: u16) {
-        let ticket = self.volume.parking.park(Instant::now(), &self.waker);
+        let ticket = self.volume.parking.park(self.port.now(), &self.waker);
         self.job(tag).stage = Stage::Room;
         self.line.push_back((tag, ticket));
         self.counters.parked(1);
@@ -78,7 +76,7 @@ impl<P: Port> Worker<P> {
     }
 
     fn claim(&mut self, tag: u16) -> Place {
-        let mark = *self.mark.get_or_insert_with(clock);
+        let mark = *self.mark.get_or_insert_with(|| self.port.wall());
         let request = self.request(tag);
         let payload_bytes = if request.has_data() {
             request.length_bytes
@@ -137,12 +135,4 @@ impl<P: Port> Worker<P> {
             self.issue(tag)
         }
     }
-}
-
-/// Time at the source, for people: order comes from stamps.
-fn clock() -> TimeMark {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    TimeMark(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

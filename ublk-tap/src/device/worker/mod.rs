@@ -24,10 +24,12 @@ use super::parking::{Parking, Ticket};
 use super::progress::{DiskOp, Next, Progress, Ways};
 use super::request::{Geometry, Op, RawRequest, Request};
 use super::wake::Waker;
+use crate::clock;
 use crate::ranges::{Hold, RangeTable, Wake};
 use ring::{Filled, Ring};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 use wire::{TimeMark, VolumeIndex};
 
 /// The driver below a worker.
@@ -49,6 +51,16 @@ pub(super) trait Port {
     fn complete(&mut self, tag: u16, result: i32);
     /// Calls [`Worker::paused`] after a few milliseconds.
     fn pause(&mut self);
+
+    /// Time at the source, for people: order comes from stamps.
+    fn wall(&self) -> TimeMark {
+        clock::now()
+    }
+
+    /// Time that only goes on.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 /// What the queues of a volume share.
