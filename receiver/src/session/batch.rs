@@ -39,26 +39,25 @@ pub(super) async fn read(
 
 /// The body of a batch, all of its stream.
 async fn read_body(stream: &mut quinn::RecvStream, bytes: usize) -> Result<Vec<u8>, String> {
-    let mut body = vec![0; bytes];
-    let mut filled = 0;
-    while filled < bytes {
-        filled += read_some(stream, &mut body[filled..])
-            .await?
-            .ok_or_else(|| FrameError::Truncated.to_string())?;
+    let mut body = Vec::with_capacity(bytes);
+    while let Some(chunk) = read_some(stream).await? {
+        if chunk.len() > bytes - body.len() {
+            return Err(FrameError::Trailing.to_string());
+        }
+        body.extend_from_slice(&chunk);
     }
-    match read_some(stream, &mut [0]).await? {
-        None => Ok(body),
-        Some(_) => Err(FrameError::Trailing.to_string()),
+    if body.len() < bytes {
+        return Err(FrameError::Truncated.to_string());
     }
+    Ok(body)
 }
 
-async fn read_some(
-    stream: &mut quinn::RecvStream,
-    out: &mut [u8],
-) -> Result<Option<usize>, String> {
-    let read = tokio::time::timeout(STALL_PATIENCE, stream.read(out)).await;
+/// What comes next of a stream, as it lies in memory: no more of it than has arrived.
+async fn read_some(stream: &mut quinn::RecvStream) -> Result<Option<Bytes>, String> {
+    let read = tokio::time::timeout(STALL_PATIENCE, stream.read_chunk(usize::MAX, true)).await;
     let read = read.map_err(|_| "a batch stands still".to_owned())?;
-    read.map_err(|error| FrameError::from(error).to_string())
+    let chunk = read.map_err(|error| FrameError::from(error).to_string())?;
+    Ok(chunk.map(|chunk| chunk.bytes))
 }
 
 /// The records of a body, each verified against its checksum (P9).
