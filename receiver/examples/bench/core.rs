@@ -4,9 +4,9 @@ use crate::{noise, rate};
 use bytes::Bytes;
 use receiver::apply::{Applier, PayloadError, PayloadSource};
 use receiver::catalog::VolumeRecord;
-use receiver::fold::{ByteRange, Change, Effect, RecordAt, STEP_DATA_BYTES_MAX};
+use receiver::fold::{ByteRange, Change, Effect, Fold, RecordAt, STEP_DATA_BYTES_MAX};
 use receiver::journal::{DirStore, Entry, Limits, Writer, recover};
-use receiver::target::{NewVolume, provision};
+use receiver::target::{LayoutKind, NewVolume, provision};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Instant;
@@ -80,6 +80,26 @@ impl PayloadSource for Memory {
     }
 }
 
+/// The fold of records that lie where their stamps say.
+fn folded(applier: &Applier, name: &VolumeName, records: &[RecordHeader]) -> Fold {
+    let mut fold = applier.fold(name).unwrap();
+    for header in records {
+        let at = RecordAt {
+            segment: header.stamp.0 - 1,
+            offset_bytes: 0,
+        };
+        let range = ByteRange::new(header.offset_bytes, u64::from(header.length_bytes));
+        let (stamp, effect) = (header.stamp, Effect::Data(at));
+        fold.push(Change {
+            stamp,
+            range,
+            effect,
+        })
+        .unwrap();
+    }
+    fold
+}
+
 /// Folds, loads, writes and syncs steps over new target files.
 pub(crate) fn apply(dir: &Path, targets: usize, total_bytes: u64) -> serde_json::Value {
     const RECORD_BYTES: u64 = 128 << 10;
@@ -100,26 +120,18 @@ pub(crate) fn apply(dir: &Path, targets: usize, total_bytes: u64) -> serde_json:
     let mut time = std::time::Duration::ZERO;
     for _ in 0..2 {
         let start = Instant::now();
+        let mut writing = None;
         for step in memory.records.clone().chunks(STEP_RECORDS) {
-            let mut fold = applier.fold(name).unwrap();
-            for header in step {
-                let at = RecordAt {
-                    segment: header.stamp.0 - 1,
-                    offset_bytes: 0,
-                };
-                let range = ByteRange::new(header.offset_bytes, RECORD_BYTES);
-                let (stamp, effect) = (header.stamp, Effect::Data(at));
-                fold.push(Change {
-                    stamp,
-                    range,
-                    effect,
-                })
-                .unwrap();
-            }
-            let folds = vec![(name.volume.clone(), fold)];
+            let fold = folded(&applier, name, step);
+            let folds = vec![(name.volume.clone(), fold.finish())];
+            // As the daemon does: the next step is loaded while one is written.
             let step = applier.load(&name.group, folds, &mut memory).unwrap();
-            applier.apply(step).unwrap();
+            if let Some(writing) = writing.take() {
+                applier.finish(writing).unwrap();
+            }
+            writing = Some(applier.start(step).unwrap());
         }
+        applier.finish(writing.unwrap()).unwrap();
         time = start.elapsed();
     }
     rate(total_bytes, time)
@@ -129,7 +141,8 @@ fn made(targets: Vec<std::path::PathBuf>, size_bytes: u64) -> VolumeRecord {
     let new = NewVolume {
         size_bytes,
         sector_bytes: 512,
-        targets,
+        kind: LayoutKind::Plain,
+        targets: targets.into_iter().map(Into::into).collect(),
     };
     let mut made = provision(&new, &[], &[]).unwrap();
     made.unlock();
@@ -140,6 +153,7 @@ fn made(targets: Vec<std::path::PathBuf>, size_bytes: u64) -> VolumeRecord {
         source: Name::new("s").unwrap(),
         size_bytes,
         sector_bytes: 512,
+        kind: LayoutKind::Plain,
         disk: None,
         targets,
     }
@@ -178,7 +192,7 @@ pub(crate) fn fold(dir: &Path) -> serde_json::Value {
     }
     let mut memory = Memory { records, payload };
     let before = written_bytes();
-    let folds = vec![(name.volume.clone(), fold)];
+    let folds = vec![(name.volume.clone(), fold.finish())];
     let step = applier.load(&name.group, folds, &mut memory).unwrap();
     applier.apply(step).unwrap();
     let written = written_bytes() - before;

@@ -1,12 +1,13 @@
 //! Apply: moves the base forward, step by step.
 //!
 //! Owned by one thread of the daemon. A step is folded ([`crate::fold`]), loaded (every record
-//! read and verified), then written to all target disks at once and synced on each. Blocking: call
-//! it from a thread of its own, never from the runtime that serves the link.
+//! read and verified), then written to all target disks at once and synced on each. While one step
+//! is written the next may be loaded. Blocking: call it from a thread of its own, never from the
+//! runtime that serves the link.
 //!
 //! Promises: a record that fails its checksum is never applied, and nothing of its step is (P9);
 //! a failed write or sync stays failed for its group until its targets are opened anew (P10); memory is the data of
-//! one step, writes in flight are bounded per disk (P11).
+//! two steps, writes in flight are bounded per disk (P11).
 //!
 //! Does not: decide how far a step reaches, commit positions, free the journal.
 
@@ -28,9 +29,11 @@ pub use payload::{PayloadError, PayloadSource};
 pub use step::Step;
 pub use uring::{IN_FLIGHT_MAX, UringDisk};
 
+use crate::aligned::AlignedBuffer;
 use crate::catalog::VolumeRecord;
 use crate::fold::{Extent, Fold, Plan};
 use crate::target::{self, Layout, MapChange, Placement, PoolFull, TargetError};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use wire::{Name, VolumeName};
 
@@ -73,11 +76,31 @@ pub struct Applied {
     pub maps: Vec<(Name, Vec<MapChange>)>,
 }
 
+/// A step that is being written.
+#[derive(Debug)]
+#[must_use = "its disks are busy until it is finished"]
+pub struct Writing {
+    group: Name,
+    volumes: Vec<Name>,
+    maps: Vec<(Name, Vec<MapChange>)>,
+    arena: Bytes,
+    started: Result<(), DiskError>,
+}
+
+impl Writing {
+    /// Whether it changes where volumes lie: what follows it can be laid out when it is committed.
+    pub fn moves_segments(&self) -> bool {
+        !self.maps.is_empty()
+    }
+}
+
 /// The base: all open volumes and their disks.
 #[derive(Default)]
 pub struct Applier {
     volumes: BTreeMap<VolumeName, OpenVolume>,
     failed: BTreeMap<Name, String>,
+    /// Memory of the last step written, for the next one loaded.
+    spare: Option<AlignedBuffer>,
 }
 
 struct OpenVolume {
@@ -185,7 +208,7 @@ impl Applier {
 
     /// Reads and verifies all a step of one group needs. Each volume is named at most once.
     pub fn load(
-        &self,
+        &mut self,
         group: &Name,
         changes: Vec<(Name, Vec<Extent>)>,
         source: &mut dyn PayloadSource,
@@ -214,7 +237,8 @@ impl Applier {
             }
             volumes.push(volume);
         }
-        let mut step = Step::load(group.clone(), volumes, plan, source)?;
+        let spare = self.spare.take();
+        let mut step = Step::load(group.clone(), volumes, plan, source, spare)?;
         step.maps = maps;
         Ok(step)
     }
@@ -224,11 +248,60 @@ impl Applier {
     /// The horizon must be durable before, the applied stamp is committed after. An error is
     /// final for the group: no later step of it is written.
     pub fn apply(&mut self, step: Step) -> Result<Applied, ApplyError> {
+        let writing = self.start(step)?;
+        self.finish(writing)
+    }
+
+    /// The first half of [`Self::apply`]: the disks begin to write; does not wait for them.
+    pub fn start(&mut self, step: Step) -> Result<Writing, ApplyError> {
         self.check(&step.group)?;
-        let group = step.group.clone();
-        self.write(step).inspect_err(|error| {
-            self.failed.insert(group, error.to_string());
+        for volume in &step.volumes {
+            let open = self.volume(&step.group, volume).map(|_| ());
+            open.map_err(|error| self.fail(&step.group, error))?;
+        }
+        let mut batches = step.batches.into_iter();
+        let mut started = Ok(());
+        for volume in &step.volumes {
+            for disk in self.disks(&step.group, volume) {
+                let batch = batches.next().unwrap_or_default();
+                let begun = disk.start(batch);
+                started = started.and(begun);
+            }
+        }
+        assert!(batches.next().is_none(), "a batch without a disk");
+        Ok(Writing {
+            group: step.group,
+            volumes: step.volumes,
+            maps: step.maps,
+            arena: step.arena,
+            started,
         })
+    }
+
+    /// The second half: waits until every disk has written and synced the step.
+    pub fn finish(&mut self, writing: Writing) -> Result<Applied, ApplyError> {
+        let mut outcome = writing.started;
+        // Every disk is waited for, also after an error: none may still write when this returns.
+        let mut known = Vec::with_capacity(writing.volumes.len());
+        for volume in writing.volumes {
+            let mut blocks = Vec::new();
+            for disk in self.disks(&writing.group, &volume) {
+                match disk.finish() {
+                    Ok(found) => blocks.push(found),
+                    Err(error) => outcome = outcome.and(Err(error)),
+                }
+            }
+            known.push((volume, blocks));
+        }
+        self.spare = AlignedBuffer::thaw(writing.arena);
+        outcome.map_err(|error| self.fail(&writing.group, error.into()))?;
+        let maps = writing.maps;
+        Ok(Applied { known, maps })
+    }
+
+    /// Gives back the memory kept for the next step.
+    pub fn rest(&mut self) {
+        self.spare = None;
     }
 
     /// What a step left behind is committed: segments it took are theirs, those it freed nobody's.
@@ -254,43 +327,17 @@ impl Applier {
         }
     }
 
+    fn fail(&mut self, group: &Name, error: ApplyError) -> ApplyError {
+        self.failed.insert(group.clone(), error.to_string());
+        error
+    }
+
     fn volume(&self, group: &Name, volume: &Name) -> Result<&OpenVolume, ApplyError> {
         let name = VolumeName {
             group: group.clone(),
             volume: volume.clone(),
         };
         self.volumes.get(&name).ok_or(ApplyError::NotOpen(name))
-    }
-
-    fn write(&mut self, step: Step) -> Result<Applied, ApplyError> {
-        for volume in &step.volumes {
-            self.volume(&step.group, volume)?;
-        }
-        let mut batches = step.batches.into_iter();
-        let mut outcome = Ok(());
-        for volume in &step.volumes {
-            for disk in self.disks(&step.group, volume) {
-                let batch = batches.next().unwrap_or_default();
-                let started = disk.start(batch);
-                outcome = outcome.and(started);
-            }
-        }
-        assert!(batches.next().is_none(), "a batch without a disk");
-        // Every disk is waited for, also after an error: none may still write when this returns.
-        let mut known = Vec::with_capacity(step.volumes.len());
-        for volume in &step.volumes {
-            let mut blocks = Vec::new();
-            for disk in self.disks(&step.group, volume) {
-                match disk.finish() {
-                    Ok(found) => blocks.push(found),
-                    Err(error) => outcome = outcome.and(Err(error)),
-                }
-            }
-            known.push((volume.clone(), blocks));
-        }
-        outcome?;
-        let maps = step.maps;
-        Ok(Applied { known, maps })
     }
 
     fn disks(&mut self, group: &Name, volume: &Name) -> &mut [Box<dyn Disk>] {

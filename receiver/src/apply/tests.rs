@@ -93,7 +93,7 @@ fn add(applier: &mut Applier, volume: &str, size_bytes: u64) -> [MemoryImage; 2]
 }
 
 fn load(
-    applier: &Applier,
+    applier: &mut Applier,
     volume: &str,
     changes: &[Change],
     shelf: &mut Shelf,
@@ -115,7 +115,7 @@ fn a_step_puts_the_last_writes_on_all_disks_of_a_striped_volume() {
         shelf.write(2, STRIPE_BYTES, 512, 2),
         zero(3, 2 * STRIPE_BYTES, STRIPE_BYTES),
     ];
-    let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+    let step = load(&mut applier, "db/wal", &changes, &mut shelf).unwrap();
     assert_eq!((step.data_bytes(), step.writes()), (1024, 3));
     let applied = applier.apply(step).unwrap();
     assert_eq!(applied.known[0].1.len(), 2);
@@ -130,10 +130,10 @@ fn a_step_puts_the_last_writes_on_all_disks_of_a_striped_volume() {
 
 #[test]
 fn a_record_that_was_wholly_overwritten_is_not_read() {
-    let (applier, _) = site("db/wal", 4 * STRIPE_BYTES);
+    let (mut applier, _) = site("db/wal", 4 * STRIPE_BYTES);
     let mut shelf = Shelf::default();
     let changes = [shelf.write(1, 0, 4096, 1), shelf.write(2, 0, 4096, 2)];
-    load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+    load(&mut applier, "db/wal", &changes, &mut shelf).unwrap();
     assert_eq!(shelf.reads, 1);
 }
 
@@ -146,7 +146,7 @@ fn a_damaged_record_stops_its_step_before_anything_is_written() {
         shelf.write(2, STRIPE_BYTES, 4096, 2),
     ];
     shelf.payload(&changes[1]).1[77] ^= 1;
-    let refused = load(&applier, "db/wal", &changes, &mut shelf);
+    let refused = load(&mut applier, "db/wal", &changes, &mut shelf);
     assert!(matches!(
         refused,
         Err(ApplyError::Payload(PayloadError::Bad { .. }))
@@ -154,19 +154,19 @@ fn a_damaged_record_stops_its_step_before_anything_is_written() {
     assert_eq!(images[0].writes() + images[1].writes(), 0);
     // It was fetched again: the same step goes through.
     shelf.payload(&changes[1]).1[77] ^= 1;
-    let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+    let step = load(&mut applier, "db/wal", &changes, &mut shelf).unwrap();
     applier.apply(step).unwrap();
 }
 
 #[test]
 fn a_sound_record_in_the_place_of_another_is_not_applied() {
-    let (applier, _) = site("db/wal", 4 * STRIPE_BYTES);
+    let (mut applier, _) = site("db/wal", 4 * STRIPE_BYTES);
     let mut shelf = Shelf::default();
     let change = shelf.write(5, 0, 4096, 1);
     let mut other = Shelf::default();
     let stranger = other.write(6, 0, 4096, 1);
     *shelf.payload(&change) = other.payload(&stranger).clone();
-    let refused = load(&applier, "db/wal", &[change], &mut shelf);
+    let refused = load(&mut applier, "db/wal", &[change], &mut shelf);
     assert!(matches!(
         refused,
         Err(ApplyError::Payload(PayloadError::Other { .. }))
@@ -183,7 +183,7 @@ fn a_failed_disk_fails_its_group_for_good_and_no_other() {
         shelf.write(2, STRIPE_BYTES, 4096, 2),
     ];
     images[1].fail_after(0);
-    let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+    let step = load(&mut applier, "db/wal", &changes, &mut shelf).unwrap();
     assert!(matches!(applier.apply(step), Err(ApplyError::Disk(_))));
     assert!(
         applier
@@ -192,12 +192,12 @@ fn a_failed_disk_fails_its_group_for_good_and_no_other() {
             .contains("write")
     );
 
-    let later = load(&applier, "db/wal", &changes, &mut shelf);
+    let later = load(&mut applier, "db/wal", &changes, &mut shelf);
     assert!(
         matches!(later, Err(ApplyError::Failed { .. })),
         "a retry must not pretend success"
     );
-    let step = load(&applier, "web/root", &changes, &mut shelf).unwrap();
+    let step = load(&mut applier, "web/root", &changes, &mut shelf).unwrap();
     applier.apply(step).unwrap();
     assert_eq!(other[0].bytes()[..4096], [1; 4096]);
 }
@@ -213,7 +213,7 @@ fn a_step_done_twice_leaves_what_it_left_the_first_time() {
     ];
     let mut seen = Vec::new();
     for _ in 0..2 {
-        let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+        let step = load(&mut applier, "db/wal", &changes, &mut shelf).unwrap();
         let applied = applier.apply(step).unwrap();
         seen.push((applied, images.clone().map(|image| image.bytes())));
     }
@@ -230,14 +230,14 @@ fn a_step_cut_short_is_done_again_after_a_restart() {
         })
         .collect();
     let (mut whole, expected) = site("db/wal", 4 * STRIPE_BYTES);
-    let step = load(&whole, "db/wal", &changes, &mut shelf).unwrap();
+    let step = load(&mut whole, "db/wal", &changes, &mut shelf).unwrap();
     whole.apply(step).unwrap();
     for good_writes in 0..20 {
         let (mut applier, images) = site("db/wal", 4 * STRIPE_BYTES);
         images
             .iter()
             .for_each(|image| image.fail_after(good_writes));
-        let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+        let step = load(&mut applier, "db/wal", &changes, &mut shelf).unwrap();
         applier.apply(step).unwrap_err();
 
         let mut again = Applier::new();
@@ -248,7 +248,7 @@ fn a_step_cut_short_is_done_again_after_a_restart() {
             .collect();
         images.iter().for_each(|image| image.fail_after(usize::MAX));
         again.add_disks(name("db/wal"), layout, SECTOR, disks);
-        let step = load(&again, "db/wal", &changes, &mut shelf).unwrap();
+        let step = load(&mut again, "db/wal", &changes, &mut shelf).unwrap();
         again.apply(step).unwrap();
         let (found, expected) = (
             images.map(|i| i.bytes()),
@@ -256,6 +256,54 @@ fn a_step_cut_short_is_done_again_after_a_restart() {
         );
         assert!(found == expected, "cut after {good_writes} writes");
     }
+}
+
+#[test]
+fn a_step_loaded_while_another_is_written_leaves_what_one_after_the_other_leaves() {
+    let mut shelf = Shelf::default();
+    let steps: Vec<Vec<Change>> = [(1, 16 * 1024), (2, 4096), (3, 8192), (4, 64 * 1024)]
+        .into_iter()
+        .map(|(stamp, len)| {
+            let offset_bytes = STRIPE_BYTES - 4096 * stamp;
+            vec![shelf.write(stamp, offset_bytes, len, stamp as u8)]
+        })
+        .collect();
+    let (mut serial, expected) = site("db/wal", 4 * STRIPE_BYTES);
+    for changes in &steps {
+        let step = load(&mut serial, "db/wal", changes, &mut shelf).unwrap();
+        serial.apply(step).unwrap();
+        // Each in memory nobody has used.
+        serial.rest();
+    }
+    let (mut applier, images) = site("db/wal", 4 * STRIPE_BYTES);
+    let mut writing: Option<Writing> = None;
+    for changes in &steps {
+        let step = load(&mut applier, "db/wal", changes, &mut shelf).unwrap();
+        if let Some(before) = writing.take() {
+            applier.finish(before).unwrap();
+        }
+        writing = Some(applier.start(step).unwrap());
+    }
+    applier.finish(writing.unwrap()).unwrap();
+    let found = images.map(|image| image.bytes());
+    assert!(found == expected.map(|image| image.bytes()));
+}
+
+#[test]
+fn a_step_loaded_ahead_of_one_that_fails_is_not_written() {
+    let (mut applier, images) = site("db/wal", 4 * STRIPE_BYTES);
+    let mut shelf = Shelf::default();
+    let changes = [shelf.write(1, 0, 4096, 1), shelf.write(2, 4096, 4096, 2)];
+    images[0].fail_after(0);
+    let step = load(&mut applier, "db/wal", &changes[..1], &mut shelf).unwrap();
+    let writing = applier.start(step).unwrap();
+    let next = load(&mut applier, "db/wal", &changes[1..], &mut shelf).unwrap();
+    assert!(matches!(applier.finish(writing), Err(ApplyError::Disk(_))));
+    assert!(matches!(
+        applier.start(next),
+        Err(ApplyError::Failed { .. })
+    ));
+    assert_eq!(images[0].writes(), 0);
 }
 
 #[test]
@@ -291,7 +339,7 @@ fn a_volume_that_was_removed_is_not_applied_to() {
     let (mut applier, images) = site("db/wal", 4 * STRIPE_BYTES);
     let mut shelf = Shelf::default();
     let changes = [shelf.write(1, 0, 4096, 1)];
-    let step = load(&applier, "db/wal", &changes, &mut shelf).unwrap();
+    let step = load(&mut applier, "db/wal", &changes, &mut shelf).unwrap();
     assert!(applier.remove(&name("db/wal")));
     assert!(matches!(applier.apply(step), Err(ApplyError::NotOpen(_))));
     assert_eq!(images[0].writes(), 0);

@@ -21,7 +21,7 @@ pub use plan::{DiskPlan, DiskWrite, Piece, Plan, RecordRead, WRITE_BYTES_MAX, Wr
 use std::collections::BTreeMap;
 use wire::Stamp;
 
-/// Most payload bytes a step may leave behind: the applier holds them.
+/// Most payload bytes a step may leave behind: the applier holds those of two steps at most.
 pub const STEP_DATA_BYTES_MAX: u64 = 64 << 20;
 
 /// Most changes a step may push before it ends; of 4 KiB each they are 256 MiB.

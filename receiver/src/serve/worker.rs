@@ -1,25 +1,36 @@
 //! Worker: the thread of a group that may block. It opens targets and moves the base.
 //!
 //! A step is redo-safe: the horizon is committed, then the targets are written and synced, then
-//! what was reached is committed (P7, P10).
+//! what was reached is committed (P7, P10). Before that all of it has been read and verified; while
+//! the disks write one step, the next one is (P9).
 
 use super::group::{Event, Job, JobOutcome, Step};
 use super::hub::Hub;
 use super::messages::{Told, Work};
-use crate::apply::{Applier, ApplyError, PayloadError};
+use crate::apply::{self, Applier, ApplyError, PayloadError};
 use crate::catalog::VolumeRecord;
+use crate::fold::Extent;
 use crate::journal::Reader;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use wire::Name;
+
+/// Without work for so long, the memory of steps is given back.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
+/// What a step changes, by volume.
+type Changes = Vec<(Name, Vec<Extent>)>;
 
 struct Worker {
     hub: Arc<Hub>,
     group: Name,
     applier: Applier,
     reader: Reader,
+    /// A step loaded before its turn, and of what it was made.
+    ahead: Option<(Changes, apply::Step)>,
 }
 
 /// Starts the thread.
@@ -36,10 +47,11 @@ pub(super) fn spawn(
         group,
         applier: Applier::new(),
         reader,
+        ahead: None,
     };
     std::thread::Builder::new().name(name).spawn(move || {
         let _farewell = Farewell(tell.clone());
-        while let Ok(work) = works.recv() {
+        while let Some(work) = worker.next(&works) {
             if let Some(outcome) = worker.take(work)
                 && tell.send(Told::Event(Event::Job(outcome))).is_err()
             {
@@ -63,7 +75,23 @@ impl Drop for Farewell {
 }
 
 impl Worker {
+    /// The next thing to do; none when nobody is left to ask for any.
+    fn next(&mut self, works: &Receiver<Work>) -> Option<Work> {
+        match works.recv_timeout(REST_AFTER) {
+            Ok(work) => return Some(work),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        self.ahead = None;
+        self.applier.rest();
+        works.recv().ok()
+    }
+
     fn take(&mut self, work: Work) -> Option<JobOutcome> {
+        if !matches!(&work, Work::Job(job) if matches!(**job, Job::Step(_))) {
+            // Laid out for targets that may be others from now on.
+            self.ahead = None;
+        }
         match work {
             Work::Job(job) => return Some(self.job(*job)),
             Work::Add(record, answer) => {
@@ -131,23 +159,42 @@ impl Worker {
     fn step(&mut self, step: Step) -> Result<(), JobOutcome> {
         // All records of the step are durable by now, so what is read from here on is whole.
         self.reader.refresh();
-        let loaded = self
-            .applier
-            .load(&self.group, step.changes, &mut self.reader)
-            .map_err(damage)?;
+        let ahead = self.ahead.take();
+        let loaded = match ahead.filter(|(changes, _)| *changes == step.changes) {
+            Some((_, loaded)) => loaded,
+            None => self.load(step.changes).map_err(damage)?,
+        };
         if let Some(heading) = &step.heading {
             self.hub
                 .catalog
                 .commit_stream(&self.group, heading)
                 .map_err(failed)?;
         }
-        let applied = self.applier.apply(loaded).map_err(damage)?;
+        let writing = self.applier.start(loaded).map_err(damage)?;
+        if !step.next.is_empty() && !writing.moves_segments() {
+            self.load_ahead(step.next);
+        }
+        let applied = self.applier.finish(writing).map_err(damage)?;
         let catalog = &self.hub.catalog;
         catalog
             .commit_applied(&self.group, &step.reached, &applied)
             .map_err(failed)?;
         self.applier.committed(&self.group, &applied);
         Ok(())
+    }
+
+    fn load(&mut self, changes: Changes) -> Result<apply::Step, ApplyError> {
+        self.applier.load(&self.group, changes, &mut self.reader)
+    }
+
+    /// Loads what will be wanted next. What is wrong with it is found, and said, on its turn.
+    fn load_ahead(&mut self, next: Changes) {
+        match self.load(next.clone()) {
+            Ok(loaded) => self.ahead = Some((next, loaded)),
+            Err(error) => {
+                tracing::debug!(group = %self.group, %error, "the next step was not loaded ahead");
+            }
+        }
     }
 }
 

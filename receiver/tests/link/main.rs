@@ -6,6 +6,7 @@
     reason = "a test program: a failed unwrap is a failed test"
 )]
 
+mod behind;
 mod bounds;
 mod crash;
 mod damage;

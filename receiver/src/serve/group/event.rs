@@ -105,6 +105,9 @@ pub struct Step {
     pub heading: Option<StreamState>,
     /// Committed when all is written and synced.
     pub reached: StreamState,
+    /// What the step after it will most likely change, if that is a full one; else nothing. Good
+    /// for loading ahead: what will be applied is said by that step.
+    pub next: Vec<(Name, Vec<Extent>)>,
 }
 
 /// How a job has ended.

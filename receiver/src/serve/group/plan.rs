@@ -10,16 +10,18 @@ use crate::points::counts_as;
 use std::collections::BTreeMap;
 use wire::{Name, RecordKind, Stamp, VolumeSpec};
 
-/// What is left of the records of a step, and its last stamp.
-type Folded = (Vec<(Name, Vec<Extent>)>, Stamp);
+/// What is left of the records of a step, by volume.
+type Changes = Vec<(Name, Vec<Extent>)>;
+/// The same, and its last stamp.
+type Folded = (Changes, Stamp);
 
 impl Group {
     /// The next step of the base, in the stream it is in.
     pub(super) fn plan_step(&self) -> Result<Step, FoldError> {
         let limit = self.step_end();
-        let (changes, end) = match self.streams.front() {
-            Some(stream) => self.fold(stream, limit)?,
-            None => (Vec::new(), limit),
+        let ((changes, end), next) = match self.streams.front() {
+            Some(stream) => self.fold_ahead(stream, limit)?,
+            None => ((Vec::new(), limit), Vec::new()),
         };
         let heading = self.heading(end);
         let horizon = heading.as_ref().unwrap_or(&self.base).clone();
@@ -30,7 +32,20 @@ impl Group {
                 applied: end,
                 ..horizon
             },
+            next,
         })
+    }
+
+    /// The step up to `limit`, and what the one behind it changes if that is full as well.
+    fn fold_ahead(&self, stream: &Stream, limit: Stamp) -> Result<(Folded, Changes), FoldError> {
+        let (changes, end) = self.fold(stream, self.base.applied, limit)?;
+        if end == limit {
+            return Ok(((changes, end), Vec::new()));
+        }
+        let (next, next_end) = self.fold(stream, end, limit)?;
+        // One that is not full yet will have more in it when it is its turn.
+        let next = if next_end < limit { next } else { Vec::new() };
+        Ok(((changes, end), next))
     }
 
     /// The state to commit before the base sets out for `end`, if it is not on its way there.
@@ -109,12 +124,12 @@ impl Group {
         Milestone { states, point }
     }
 
-    /// Folds the records after the applied one, up to `limit` or a full step.
-    fn fold(&self, stream: &Stream, limit: Stamp) -> Result<Folded, FoldError> {
+    /// Folds the records after `applied`, up to `limit` or a full step.
+    fn fold(&self, stream: &Stream, applied: Stamp, limit: Stamp) -> Result<Folded, FoldError> {
         let mut folds: BTreeMap<Name, Fold> = BTreeMap::new();
         let (mut left_bytes, mut count) = (0, 0);
         let mut end = limit;
-        for (stamp, slot) in stream.intake.records(self.base.applied, limit) {
+        for (stamp, slot) in stream.intake.records(applied, limit) {
             let Some((spec, change)) = self.change(stream, stamp, slot) else {
                 continue;
             };

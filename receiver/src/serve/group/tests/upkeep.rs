@@ -66,6 +66,28 @@ impl World {
 }
 
 #[test]
+fn a_step_names_what_the_next_one_changes_if_that_is_a_full_one() {
+    let mut world = begun();
+    world.write_and_settle(1);
+    // They wait for the step of the first; a step takes two.
+    world.write_and_settle(6);
+    let mut steps = Vec::new();
+    while let Some(Job::Step(step)) = world.site.job.clone() {
+        steps.push(step);
+        world.site.work();
+        world.site.tell(Event::Tick);
+    }
+    let [one, first, second, third] = steps.as_slice() else {
+        panic!("{} steps", steps.len());
+    };
+    assert!(one.next.is_empty(), "nothing was there");
+    assert!(!first.next.is_empty());
+    assert_eq!(first.next, second.changes);
+    assert!(second.next.is_empty(), "more may come before its turn");
+    assert!(third.next.is_empty());
+}
+
+#[test]
 fn a_target_that_fails_in_a_step_does_not_stop_the_journal_and_catches_up_when_it_is_back() {
     for reach in 0..3 {
         let mut world = begun();
