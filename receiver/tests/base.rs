@@ -275,7 +275,9 @@ fn a_restart_recognises_the_targets_and_refuses_what_was_changed_meanwhile() {
         applied: Stamp(1),
         ..StreamState::default()
     };
-    catalog.commit_applied(group, &state, &applied).unwrap();
+    catalog
+        .commit_applied(&record.lane(), &state, &applied)
+        .unwrap();
 
     let known = catalog.volume(&record.name).unwrap().unwrap();
     let busy = Applier::new().add(&known).unwrap_err();

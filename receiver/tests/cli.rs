@@ -211,11 +211,7 @@ fn a_refused_volume_changes_nothing() {
         let args = ["volume", "add", name, "--source", "host1", "--size", size];
         [&args[..], more].concat()
     };
-    let foreign = [
-        "volume", "add", "db/two", "--source", "host2", "--size", "4MiB",
-    ];
     for (code, args) in [
-        (3, [&foreign[..], &["--target", "c.img"]].concat()),
         (3, with("db/wal", "4MiB", &["--target", "c.img"])),
         (3, with("db/two", "2MiB", &["--target", "a.img"])),
         (3, with("db/two", "4MiB", &["--target", "full.img"])),

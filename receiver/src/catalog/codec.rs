@@ -13,11 +13,13 @@
 //!                                       | count u16, per target: path text, identity
 //!          identity                     1 | device u64 | inode u64 | born ns u64 | size u64
 //!                                       2 | id text | size u64
-//! streams  GROUP                        incarnation | horizon u64 | applied u64 | mark u64
+//! streams  GROUP/SOURCE                 incarnation | horizon u64 | applied u64 | mark u64
 //!                                       | point flag; incarnation, stamp u64, mark u64 if 1
 //!                                       | count u16, per volume: name text, state
 //!          state                        0 absent; 1 copying, first flag, since u64; 2 ready;
 //!                                       3 left, incarnation, stamp u64; 4 doubt
+//! cuts     GROUP                        at mark u64 | count u16, per source: name text,
+//!                                       u8: 1 part, 2 detached
 //! known    GROUP/VOLUME                 count u16, per target: 4 x xxh3-64
 //! pools    GROUP/VOLUME/PAGE            count u16 (512), per segment: u64, 0 nowhere, else
 //!                                       2^63 + disk * 2^32 + segment of the disk
@@ -29,8 +31,8 @@
 //! notices a change that forgets it.
 
 use super::records::{
-    GroupRecord, PointRecord, SourceRecord, StreamState, TargetRecord, TokenRecord, VolumeRecord,
-    VolumeState,
+    CutState, GroupRecord, PointRecord, SourceRecord, Standing, StreamState, TargetRecord,
+    TokenRecord, VolumeRecord, VolumeState,
 };
 use crate::apply::{KNOWN_BLOCKS, KnownBlocks};
 use crate::target::{LayoutKind, Place, TARGETS_MAX, TargetIdentity};
@@ -185,6 +187,35 @@ impl Value for VolumeRecord {
             disk,
             targets,
         })
+    }
+}
+
+impl Value for CutState {
+    const WHAT: &'static str = "cut";
+
+    fn put(&self, writer: &mut Writer) {
+        writer.mark(self.at).count(self.lanes.len());
+        for (source, standing) in &self.lanes {
+            writer.name(source).u8(match standing {
+                Standing::Part => 1,
+                Standing::Detached => 2,
+            });
+        }
+    }
+
+    fn take(_key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let at = reader.mark()?;
+        let mut lanes = BTreeMap::new();
+        for _ in 0..reader.count("sources", VOLUMES_MAX)? {
+            let source = reader.name("source")?;
+            let standing = match reader.u8()? {
+                1 => Standing::Part,
+                2 => Standing::Detached,
+                _ => return Err(DecodeError::BadValue("standing")),
+            };
+            lanes.insert(source, standing);
+        }
+        Ok(Self { at, lanes })
     }
 }
 

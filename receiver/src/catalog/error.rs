@@ -64,14 +64,6 @@ pub enum CatalogError {
     /// No such source.
     #[error("no source {0} is enrolled; `status` shows those there are")]
     NoSource(Name),
-    /// The group has volumes of another source.
-    #[error("group {group} belongs to source {owner}; give the volume a group of its own")]
-    OtherSource {
-        /// The group.
-        group: Name,
-        /// The source of its volumes.
-        owner: Name,
-    },
 }
 
 /// Why a token is not redeemed.

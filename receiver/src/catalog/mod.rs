@@ -1,6 +1,6 @@
 //! Catalog: what the receiver knows that is not in the journal. One redb file, `catalog.redb`.
 //!
-//! Tables: tokens, sources, groups, volumes, streams, known blocks, maps of pools, the journal's id. Every commit
+//! Tables: tokens, sources, groups, volumes, streams, cuts, known blocks, maps of pools, the journal's id. Every commit
 //! is durable before it returns. Values are versioned byte strings, written down at the top of
 //! `codec.rs`. One process has it open at a time: the daemon, or a verb while none runs.
 //!
@@ -23,8 +23,8 @@ mod tests;
 
 pub use error::{CatalogError, RedeemError};
 pub use records::{
-    GroupRecord, PointRecord, SourceRecord, StreamState, TargetRecord, TokenRecord, VolumeRecord,
-    VolumeState,
+    CutState, GroupRecord, Lane, PointRecord, SourceRecord, Standing, StreamState, TargetRecord,
+    TokenRecord, VolumeRecord, VolumeState,
 };
 pub use store::Catalog;
 

@@ -3,32 +3,55 @@
 use super::codec::{JournalId, KnownRow};
 use super::error::CatalogError;
 use super::pools::change_map;
-use super::records::StreamState;
-use super::store::{Catalog, JOURNAL, KNOWN, OpenTable, POOLS, STREAMS, store, stored};
+use super::records::{CutState, Lane, StreamState};
+use super::store::{CUTS, Catalog, JOURNAL, KNOWN, OpenTable, POOLS, STREAMS, store, stored};
 use crate::apply::Applied;
 use wire::{Name, VolumeName};
 
 impl Catalog {
-    /// State of the stream of a group; none before its first session.
-    pub fn stream(&self, group: &Name) -> Result<Option<StreamState>, CatalogError> {
-        self.one(STREAMS, group.as_str())
+    /// State of the stream of a source; none before its first session.
+    pub fn stream(&self, lane: &Lane) -> Result<Option<StreamState>, CatalogError> {
+        self.one(STREAMS, &lane.to_string())
+    }
+
+    /// Where the sources of the group met last; none if it has one, or they have not yet.
+    pub fn cut(&self, group: &Name) -> Result<Option<CutState>, CatalogError> {
+        self.one(CUTS, group.as_str())
+    }
+
+    /// Commits where the sources of the group meet.
+    pub fn commit_cut(&self, group: &Name, cut: &CutState) -> Result<(), CatalogError> {
+        self.change(|write| store(&mut write.open_table(CUTS)?, group.as_str(), cut))
     }
 
     /// Commits a state: a new horizon before a step is written, a new incarnation, other volumes.
-    pub fn commit_stream(&self, group: &Name, state: &StreamState) -> Result<(), CatalogError> {
-        self.change(|write| advance(&mut write.open_table(STREAMS)?, group, state))
+    ///
+    /// With it goes the cut that lets the base of a group with several sources go there.
+    pub fn commit_stream(
+        &self,
+        lane: &Lane,
+        state: &StreamState,
+        cut: Option<&CutState>,
+    ) -> Result<(), CatalogError> {
+        self.change(|write| {
+            if let Some(cut) = cut {
+                store(&mut write.open_table(CUTS)?, lane.group.as_str(), cut)?;
+            }
+            advance(&mut write.open_table(STREAMS)?, lane, state)
+        })
     }
 
     /// Commits a state whose step has been written and synced, with what the targets are known by
     /// and where the segments of pools lie.
     pub fn commit_applied(
         &self,
-        group: &Name,
+        lane: &Lane,
         state: &StreamState,
         applied: &Applied,
     ) -> Result<(), CatalogError> {
         self.change(|write| {
-            advance(&mut write.open_table(STREAMS)?, group, state)?;
+            let group = &lane.group;
+            advance(&mut write.open_table(STREAMS)?, lane, state)?;
             let mut known = write.open_table(KNOWN)?;
             for (volume, blocks) in &applied.known {
                 let name = VolumeName {
@@ -84,34 +107,34 @@ const JOURNAL_KEY: &str = "id";
 /// incarnation.
 fn advance(
     table: &mut OpenTable<'_>,
-    group: &Name,
+    lane: &Lane,
     state: &StreamState,
 ) -> Result<(), CatalogError> {
-    let applied = state.applied;
+    let (applied, key) = (state.applied, lane.to_string());
     assert!(
         applied <= state.horizon,
         "applied {applied} past the horizon"
     );
-    if let Some(before) = stored::<StreamState>(table, group.as_str())? {
+    if let Some(before) = stored::<StreamState>(table, &key)? {
         let (old, new) = (before.incarnation, state.incarnation);
         assert!(
             old.counter <= new.counter,
-            "incarnation {new} of {group} after {old}"
+            "incarnation {new} of {lane} after {old}"
         );
         assert!(
             before.last_mark <= state.last_mark,
-            "the time mark of {group} goes back"
+            "the time mark of {lane} goes back"
         );
         if old == new {
             assert!(
                 before.horizon <= state.horizon,
-                "the horizon of {group} goes back"
+                "the horizon of {lane} goes back"
             );
             assert!(
                 before.applied <= applied,
-                "the applied stamp of {group} goes back"
+                "the applied stamp of {lane} goes back"
             );
         }
     }
-    store(table, group.as_str(), state)
+    store(table, &key, state)
 }

@@ -60,6 +60,14 @@ pub struct VolumeRecord {
 }
 
 impl VolumeRecord {
+    /// What its source has of its group.
+    pub fn lane(&self) -> Lane {
+        Lane {
+            group: self.name.group.clone(),
+            source: self.source.clone(),
+        }
+    }
+
     /// How it lies on its targets by rule.
     pub fn layout(&self) -> Result<Layout, LayoutError> {
         Layout::new(self.size_bytes, self.targets.len())
@@ -104,7 +112,48 @@ pub struct TargetRecord {
     pub known: Option<KnownBlocks>,
 }
 
-/// How far the stream of a group has come.
+/// What one source has of a group.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lane {
+    /// The group.
+    pub group: Name,
+    /// The source.
+    pub source: Name,
+}
+
+impl std::fmt::Display for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.group, self.source)
+    }
+}
+
+/// Where the sources of a group with several were at one point together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CutState {
+    /// The time; all that lanes which are part did up to it is durable.
+    pub at: TimeMark,
+    /// The sources that are part of the cut, or were detached from it.
+    pub lanes: BTreeMap<Name, Standing>,
+}
+
+impl CutState {
+    /// How many sources are part of it.
+    pub fn parts(&self) -> usize {
+        let standings = self.lanes.values();
+        standings.filter(|one| **one == Standing::Part).count()
+    }
+}
+
+/// How a source stands to the cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The cut waits for it.
+    Part,
+    /// An operator has given it up, and it has not been back.
+    Detached,
+}
+
+/// How far the stream of a source of a group has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamState {
     /// The incarnation the stamps belong to.

@@ -22,8 +22,10 @@ pub(super) const SOURCES: Table = TableDefinition::new("sources");
 pub(super) const GROUPS: Table = TableDefinition::new("groups");
 /// Volumes, by GROUP/VOLUME.
 pub(super) const VOLUMES: Table = TableDefinition::new("volumes");
-/// Stream states, by group.
+/// Stream states, by GROUP/SOURCE.
 pub(super) const STREAMS: Table = TableDefinition::new("streams");
+/// Where the sources of a group meet, by group.
+pub(super) const CUTS: Table = TableDefinition::new("cuts");
 /// Known blocks, by GROUP/VOLUME.
 pub(super) const KNOWN: Table = TableDefinition::new("known");
 /// Maps of pools, by GROUP/VOLUME/PAGE.
@@ -51,7 +53,7 @@ impl Catalog {
         let database = builder().create(path).map_err(open_error)?;
         let write = database.begin_write()?;
         let tables = [
-            TOKENS, SOURCES, GROUPS, VOLUMES, STREAMS, KNOWN, POOLS, JOURNAL,
+            TOKENS, SOURCES, GROUPS, VOLUMES, STREAMS, CUTS, KNOWN, POOLS, JOURNAL,
         ];
         for table in tables {
             write.open_table(table)?;

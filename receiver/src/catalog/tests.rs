@@ -65,6 +65,13 @@ fn token(source: &str) -> TokenRecord {
     }
 }
 
+fn lane(group: &str) -> Lane {
+    Lane {
+        group: name(group),
+        source: name("host1"),
+    }
+}
+
 fn state(horizon: u64, applied: u64) -> StreamState {
     StreamState {
         incarnation: Incarnation {
@@ -106,11 +113,13 @@ fn what_was_committed_is_there_after_the_catalog_is_opened_again() {
     let (dir, catalog) = catalog();
     let record = volume("db/wal", "host1");
     catalog.add_volume(&record, fresh()).unwrap();
-    catalog.commit_stream(&name("db"), &state(9, 7)).unwrap();
+    catalog
+        .commit_stream(&lane("db"), &state(9, 7), None)
+        .unwrap();
     drop(catalog);
     let catalog = Catalog::open(&dir.path().join("catalog.redb")).unwrap();
     assert_eq!(catalog.volumes().unwrap(), [record]);
-    assert_eq!(catalog.stream(&name("db")).unwrap(), Some(state(9, 7)));
+    assert_eq!(catalog.stream(&lane("db")).unwrap(), Some(state(9, 7)));
     let group = catalog.group(&name("db")).unwrap();
     assert_eq!(
         group,
@@ -274,26 +283,26 @@ fn a_row_of_another_version_is_named_as_that_and_not_as_damage() {
 }
 
 #[test]
-fn a_volume_is_registered_once_and_a_group_has_one_source() {
+fn a_volume_is_registered_once_and_a_group_may_have_several_sources() {
     let (_dir, catalog) = catalog();
     catalog
         .add_volume(&volume("db/wal", "host1"), fresh())
         .unwrap();
     let again = catalog.add_volume(&volume("db/wal", "host1"), fresh());
     assert!(matches!(again, Err(CatalogError::VolumeExists(_))));
-    let foreign = catalog.add_volume(&volume("db/data", "host2"), fresh());
-    assert!(matches!(foreign, Err(CatalogError::OtherSource { .. })));
     let other = Generation {
         counter: 9,
         lineage: 9,
     };
     catalog
-        .add_volume(&volume("db/data", "host1"), other)
+        .add_volume(&volume("db/data", "host2"), other)
         .unwrap();
     catalog
         .add_volume(&volume("dbx/data", "host2"), other)
         .unwrap();
     assert_eq!(catalog.group_volumes(&name("db")).unwrap().len(), 2);
+    let own = catalog.lane_volumes(&lane("db")).unwrap();
+    assert_eq!(own, [volume("db/wal", "host1")]);
     let kept = catalog.group(&name("db")).unwrap().unwrap();
     assert_eq!(
         kept.generation,
@@ -327,13 +336,13 @@ fn a_removed_volume_leaves_its_group_and_takes_its_state() {
         volumes: BTreeMap::from([(name("c"), VolumeState::Ready)]),
         ..state(9, 9)
     };
-    catalog.commit_stream(&name("db"), &only).unwrap();
+    catalog.commit_stream(&lane("db"), &only, None).unwrap();
     assert_eq!(catalog.remove_volume(&record.name).unwrap(), record);
     assert!(matches!(
         catalog.remove_volume(&record.name),
         Err(CatalogError::NoVolume(_))
     ));
-    let stream = catalog.stream(&name("db")).unwrap().unwrap();
+    let stream = catalog.stream(&lane("db")).unwrap().unwrap();
     assert!(!stream.volumes.contains_key(&name("c")));
     assert_eq!(stream.point, None, "a point of no volume");
     assert!(catalog.group(&name("db")).unwrap().is_some());
@@ -351,7 +360,7 @@ fn the_map_of_a_pool_is_committed_with_the_applied_stamp_and_goes_with_its_volum
         let state = state(stamp, stamp);
         let applied = Applied { known, maps };
         catalog
-            .commit_applied(&name("db"), &state, &applied)
+            .commit_applied(&lane("db"), &state, &applied)
             .unwrap();
     };
     // Far apart: pages of their own, more of them than are read at once.
@@ -402,10 +411,12 @@ fn targets_are_recognised_only_while_no_step_is_under_way() {
     };
     assert_eq!(known(), [None, None]);
     catalog
-        .commit_applied(&name("db"), &state(9, 9), &applied)
+        .commit_applied(&lane("db"), &state(9, 9), &applied)
         .unwrap();
     assert_eq!(known(), [Some(blocks[0]), Some(blocks[1])]);
-    catalog.commit_stream(&name("db"), &state(12, 9)).unwrap();
+    catalog
+        .commit_stream(&lane("db"), &state(12, 9), None)
+        .unwrap();
     assert_eq!(
         known(),
         [None, None],
@@ -414,24 +425,28 @@ fn targets_are_recognised_only_while_no_step_is_under_way() {
 }
 
 #[test]
-#[should_panic(expected = "applied stamp of db goes back")]
+#[should_panic(expected = "applied stamp of db/host1 goes back")]
 fn positions_never_go_back_within_an_incarnation() {
     let (_dir, catalog) = catalog();
-    catalog.commit_stream(&name("db"), &state(9, 9)).unwrap();
-    let _ = catalog.commit_stream(&name("db"), &state(9, 8));
+    catalog
+        .commit_stream(&lane("db"), &state(9, 9), None)
+        .unwrap();
+    let _ = catalog.commit_stream(&lane("db"), &state(9, 8), None);
 }
 
 #[test]
 fn a_new_incarnation_starts_again_from_its_own_first_stamp() {
     let (_dir, catalog) = catalog();
-    catalog.commit_stream(&name("db"), &state(9, 9)).unwrap();
+    catalog
+        .commit_stream(&lane("db"), &state(9, 9), None)
+        .unwrap();
     let next = StreamState {
         incarnation: Incarnation { counter: 4, id: 1 },
         last_mark: TimeMark(78),
         ..StreamState::default()
     };
-    catalog.commit_stream(&name("db"), &next).unwrap();
-    assert_eq!(catalog.stream(&name("db")).unwrap(), Some(next));
+    catalog.commit_stream(&lane("db"), &next, None).unwrap();
+    assert_eq!(catalog.stream(&lane("db")).unwrap(), Some(next));
 }
 
 #[test]
@@ -511,6 +526,16 @@ fn the_golden_bytes_of_the_values_do_not_change() {
         "01006504",
     );
     assert_eq!(hex(&state(9, 8)), golden);
+    let lanes = [("a", Standing::Part), ("b", Standing::Detached)];
+    let cut = CutState {
+        at: TimeMark(77),
+        lanes: lanes
+            .map(|(source, standing)| (name(source), standing))
+            .into(),
+    };
+    let golden = "014d00000000000000020001006101 01006202".replace(' ', "");
+    assert_eq!(hex(&cut), golden);
+    assert_eq!(CutState::decode("db", &cut.encode()).unwrap(), cut);
 }
 
 #[test]

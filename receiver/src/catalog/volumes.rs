@@ -3,7 +3,7 @@
 use super::codec::KnownRow;
 use super::error::CatalogError;
 use super::pools::remove_map;
-use super::records::{GroupRecord, StreamState, VolumeRecord};
+use super::records::{GroupRecord, Lane, StreamState, VolumeRecord};
 use super::store::{Catalog, GROUPS, KNOWN, POOLS, STREAMS, VOLUMES, decode, store, stored};
 use super::{GROUPS_MAX, codec};
 use crate::points::any_counts;
@@ -54,15 +54,17 @@ impl Catalog {
             let mut volumes = write.open_table(VOLUMES)?;
             let key = name.to_string();
             let record = stored(&volumes, &key)?;
-            let record = record.ok_or_else(|| CatalogError::NoVolume(name.clone()))?;
+            let record: VolumeRecord =
+                record.ok_or_else(|| CatalogError::NoVolume(name.clone()))?;
             volumes.remove(key.as_str())?;
             write.open_table(KNOWN)?.remove(key.as_str())?;
             remove_map(&mut write.open_table(POOLS)?, name)?;
+            let lane = record.lane().to_string();
             let mut streams = write.open_table(STREAMS)?;
-            if let Some(mut state) = stored::<StreamState>(&streams, name.group.as_str())? {
+            if let Some(mut state) = stored::<StreamState>(&streams, &lane)? {
                 state.volumes.remove(&name.volume);
                 state.point = state.point.filter(|_| any_counts(&state.volumes));
-                store(&mut streams, name.group.as_str(), &state)?;
+                store(&mut streams, &lane, &state)?;
             }
             Ok(record)
         })
@@ -81,6 +83,13 @@ impl Catalog {
     pub fn group_volumes(&self, group: &Name) -> Result<Vec<VolumeRecord>, CatalogError> {
         let mut volumes = self.volumes()?;
         volumes.retain(|volume| volume.name.group == *group);
+        Ok(volumes)
+    }
+
+    /// The volumes of one source of a group, by name.
+    pub fn lane_volumes(&self, lane: &Lane) -> Result<Vec<VolumeRecord>, CatalogError> {
+        let mut volumes = self.group_volumes(&lane.group)?;
+        volumes.retain(|volume| volume.source == lane.source);
         Ok(volumes)
     }
 
@@ -134,7 +143,7 @@ impl Catalog {
 
     /// Adds what the targets are recognised by, where a step has left it complete.
     fn recognise(&self, volume: &mut VolumeRecord) -> Result<(), CatalogError> {
-        let state = self.stream(&volume.name.group)?.unwrap_or_default();
+        let state = self.stream(&volume.lane())?.unwrap_or_default();
         let row: Option<KnownRow> = self.one(KNOWN, &volume.name.to_string())?;
         let Some(KnownRow(known)) = row.filter(|_| state.horizon == state.applied) else {
             return Ok(());
@@ -146,7 +155,7 @@ impl Catalog {
     }
 }
 
-/// A group is of one source, and has at most [`VOLUMES_MAX`] volumes.
+/// A group has at most [`VOLUMES_MAX`] volumes.
 fn group_admits(
     volumes: &super::store::OpenTable<'_>,
     record: &VolumeRecord,
@@ -158,10 +167,6 @@ fn group_admits(
         let other: VolumeRecord = decode(key.value(), bytes.value())?;
         if other.name.group != *group {
             continue;
-        }
-        if other.source != record.source {
-            let (group, owner) = (group.clone(), other.source);
-            return Err(CatalogError::OtherSource { group, owner });
         }
         count += 1;
     }

@@ -58,6 +58,21 @@ pub enum Verb {
     /// Add, list, remove or export volumes
     #[command(subcommand)]
     Volume(VolumeVerb),
+    /// Let the points of a group go on without a source that does not come back
+    ///
+    /// Its volumes stay at the newest point; what it did after that is given up, and when it comes
+    /// back they are copied again
+    Detach {
+        /// The group
+        #[arg(value_name = "GROUP")]
+        group: String,
+        /// The source
+        #[arg(long, value_name = "NAME")]
+        source: String,
+        /// Its name once more, where nobody can be asked
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
     /// List the points of a group that can be had
     Points {
         /// Its name

@@ -71,6 +71,18 @@ fn run(args: Args, serve: Serve) -> Result<(), Failure> {
         },
         Verb::Volume(verb) => volume(&dir, verb),
         Verb::Fsck { json } => fsck::fsck(&Settings::load(&dir)?, json),
+        Verb::Detach {
+            group,
+            source,
+            confirm,
+        } => {
+            confirm::detaching(&mut reach(&dir)?, (&group, &source), confirm.as_deref())?;
+            let text = format!("detached {source}: the points of {group} go on without it");
+            match ask(&dir, &Request::Detach { group, source })? {
+                Response::Detached => say(&text),
+                other => Err(unexpected(&other)),
+            }
+        }
         Verb::Points { group, json } => match ask(
             &dir,
             &Request::Points {

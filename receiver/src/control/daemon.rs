@@ -3,8 +3,11 @@
 use super::message::JournalPlace;
 use super::points::{At, Cursor, Page, PointRun};
 use super::status::{GroupStatus, Status, VolumeStatus, iso_8601};
-use crate::catalog::{Catalog, CatalogError, PointRecord, StreamState, VolumeRecord, VolumeState};
+use crate::catalog::{
+    Catalog, CatalogError, Lane, PointRecord, StreamState, VolumeRecord, VolumeState,
+};
 use crate::config::Settings;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use wire::{Name, VolumeName};
 
@@ -25,6 +28,9 @@ pub trait Daemon: Send + Sync {
 
     /// The retained points of a group, oldest first.
     fn points(&self, group: &Name) -> Result<Vec<PointRun>, String>;
+
+    /// The points of the group go on without the source; its volumes stay at the newest one.
+    fn detach(&self, lane: &Lane) -> Result<(), String>;
 
     /// Ends the running step, then applies nothing of the volume's group until the hold is
     /// dropped. Refused if the volume is not part of the point.
@@ -73,24 +79,33 @@ impl Stopped {
     }
 
     fn groups(&self) -> Result<Vec<GroupStatus>, CatalogError> {
-        let mut groups: Vec<GroupStatus> = Vec::new();
+        let mut lanes: BTreeMap<Lane, GroupStatus> = BTreeMap::new();
         for record in self.catalog.volumes()? {
-            let name = &record.name.group;
-            let state = self.catalog.stream(name)?.unwrap_or_default();
-            let volume = volume_status(&record, &state);
-            match groups.last_mut() {
-                Some(group) if group.group == name.as_str() => group.volumes.push(volume),
-                _ => {
-                    let generation = self.catalog.group(name)?;
-                    groups.push(GroupStatus {
-                        generation: generation.map_or(0, |group| group.generation.counter),
-                        volumes: vec![volume],
-                        ..group_status(&record, &state)
-                    });
-                }
-            }
+            let lane = record.lane();
+            let state = self.catalog.stream(&lane)?.unwrap_or_default();
+            let generation = self.catalog.group(&lane.group)?;
+            let status = lanes.entry(lane).or_insert_with(|| GroupStatus {
+                generation: generation.map_or(0, |group| group.generation.counter),
+                ..group_status(&record, &state)
+            });
+            status.volumes.push(volume_status(&record, &state));
         }
-        Ok(groups)
+        let cut = |group: &Name| self.catalog.cut(group);
+        crate::serve::groups_of(lanes.into_values(), cut)
+    }
+
+    /// Where the sources of a group are together is known only while it runs.
+    fn alone(&self, group: &Name) -> Result<Option<Lane>, String> {
+        let volumes = self.catalog.group_volumes(group);
+        let volumes = volumes.map_err(|error| error.to_string())?;
+        let lanes: BTreeSet<Lane> = volumes.iter().map(VolumeRecord::lane).collect();
+        if lanes.len() > 1 {
+            return Err(format!(
+                "the receiver is not running, and the sources of group {group} are brought to one \
+                 point only while it does: start it with `serve`"
+            ));
+        }
+        Ok(lanes.into_iter().next())
     }
 }
 
@@ -156,16 +171,28 @@ impl Daemon for Stopped {
     }
 
     fn points(&self, group: &Name) -> Result<Vec<PointRun>, String> {
+        let Some(lane) = self.alone(group)? else {
+            return Ok(Vec::new());
+        };
         let state = self
             .catalog
-            .stream(group)
+            .stream(&lane)
             .map_err(|error| error.to_string())?;
         let point = state.and_then(|state| state.point);
         let runs = point.map(|point| PointRun::new(point, point, 1));
         Ok(Vec::from_iter(runs))
     }
 
+    fn detach(&self, lane: &Lane) -> Result<(), String> {
+        Err(format!(
+            "the receiver is not running, so nothing waits for source {}: start it with `serve`, \
+             then say it again",
+            lane.source
+        ))
+    }
+
     fn hold(&self, volume: &VolumeName, at: At) -> Result<Box<dyn Hold>, String> {
+        let lane = self.alone(&volume.group)?;
         if at != At::Oldest && !self.settings.retain.is_zero() {
             return Err(
                 "the receiver is not running, and only the oldest point lies on the targets: start \
@@ -173,11 +200,9 @@ impl Daemon for Stopped {
                     .into(),
             );
         }
-        let state = self
-            .catalog
-            .stream(&volume.group)
-            .map_err(|error| error.to_string())?;
-        let state = state.unwrap_or_default();
+        let state = lane.map(|lane| self.catalog.stream(&lane)).transpose();
+        let state = state.map_err(|error| error.to_string())?;
+        let state = state.flatten().unwrap_or_default();
         let known = state
             .volumes
             .get(&volume.volume)

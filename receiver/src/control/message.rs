@@ -34,6 +34,13 @@ pub enum Request {
         /// GROUP/VOLUME.
         volume: String,
     },
+    /// Let the points of a group go on without a source.
+    Detach {
+        /// The group.
+        group: String,
+        /// The source.
+        source: String,
+    },
     /// The retained points of a group.
     Points {
         /// The group.
@@ -103,6 +110,8 @@ pub enum Response {
     },
     /// To `volume-remove`.
     Removed(VolumeInfo),
+    /// To `detach`.
+    Detached,
     /// To `points`: oldest first.
     Points {
         /// Runs of points.

@@ -4,7 +4,7 @@ use super::daemon::{Daemon, Hold};
 use super::message::{Request, Response, TargetInfo, VolumeAdd, VolumeInfo};
 use super::points::{At, Cursor};
 use super::status::{SourceStatus, Status, iso_8601};
-use crate::catalog::{Catalog, TargetRecord, TokenRecord, VolumeRecord};
+use crate::catalog::{Catalog, Lane, TargetRecord, TokenRecord, VolumeRecord};
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::secret;
@@ -55,6 +55,7 @@ impl Operator {
             Request::VolumeAdd(add) => self.volume_add(add),
             Request::VolumeList => self.volume_list(),
             Request::VolumeRemove { volume } => self.volume_remove(volume),
+            Request::Detach { group, source } => self.detach(group, source),
             Request::Points { group } => self.points(group),
             Request::Hold { volume, at } => self.hold(volume, at.as_deref(), hold),
             Request::Map { volume, page } => self.map(volume, *page),
@@ -222,6 +223,15 @@ impl Operator {
             .map_err(Failure::refused)?;
         let record = self.catalog.remove_volume(&volume)?;
         Ok(Response::Removed(VolumeInfo::new(&record)))
+    }
+
+    fn detach(&self, group: &str, source: &str) -> Result<Response, Failure> {
+        let (group, source) = (name(group)?, name(source)?);
+        let _turn = self.turn();
+        self.daemon
+            .detach(&Lane { group, source })
+            .map_err(Failure::refused)?;
+        Ok(Response::Detached)
     }
 
     fn points(&self, group: &str) -> Result<Response, Failure> {

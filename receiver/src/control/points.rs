@@ -73,7 +73,8 @@ pub struct PointRun {
     pub last_stamp: u64,
     /// Its time, ISO 8601.
     pub last: String,
-    /// How many.
+    /// How many; zero in a group with several sources, where every time between the two is one, but
+    /// for those at which a source had none. Nor are there stamps then.
     pub points: u64,
 }
 

@@ -99,6 +99,13 @@ pub struct GroupStatus {
     pub reason: Option<String>,
     /// Its volumes, by name.
     pub volumes: Vec<VolumeStatus>,
+    /// Of a group with several sources each of them, as if it were a group of its own; stamps, and
+    /// what belongs to one session, are said there only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Self>,
+    /// In there: `part` of the group's points; `apart`: not yet, or not any more; `detached`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<String>,
 }
 
 /// A volume.

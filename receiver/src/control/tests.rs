@@ -1,7 +1,7 @@
 //! The control socket: who may speak, what is bounded, what a verb does live and stopped.
 
 use super::*;
-use crate::catalog::{Catalog, PointRecord, StreamState, VolumeRecord, VolumeState};
+use crate::catalog::{Catalog, Lane, PointRecord, StreamState, VolumeRecord, VolumeState};
 use crate::config::Settings;
 use crate::failure::Exit;
 use crate::target::LayoutKind;
@@ -80,6 +80,10 @@ impl Daemon for Notes {
 
     fn points(&self, _group: &Name) -> Result<Vec<PointRun>, String> {
         Ok(Vec::new())
+    }
+
+    fn detach(&self, lane: &Lane) -> Result<(), String> {
+        self.note(format!("detached {lane}"))
     }
 
     fn hold(&self, volume: &VolumeName, _at: At) -> Result<Box<dyn Hold>, String> {
@@ -368,7 +372,7 @@ fn a_stopped_receiver_says_what_the_catalog_knows() {
     let refusal = refused(operator.answer(&hold, &mut None));
     assert!(refusal.1.contains("no complete point"), "{}", refusal.1);
 
-    let group = Name::new("db").unwrap();
+    let lane = site.catalog.volumes().unwrap()[0].lane();
     let state = |horizon, applied| StreamState {
         incarnation: Incarnation { counter: 1, id: 1 },
         horizon: Stamp(horizon),
@@ -381,11 +385,15 @@ fn a_stopped_receiver_says_what_the_catalog_knows() {
         }),
         volumes: [(Name::new("wal").unwrap(), VolumeState::Ready)].into(),
     };
-    site.catalog.commit_stream(&group, &state(9, 5)).unwrap();
+    site.catalog
+        .commit_stream(&lane, &state(9, 5), None)
+        .unwrap();
     let refusal = refused(operator.answer(&hold, &mut None));
     assert!(refusal.1.contains("cut short"), "{}", refusal.1);
 
-    site.catalog.commit_stream(&group, &state(9, 9)).unwrap();
+    site.catalog
+        .commit_stream(&lane, &state(9, 9), None)
+        .unwrap();
     assert!(matches!(
         operator.answer(&hold, &mut None),
         Response::Held { stamp: 9, .. }

@@ -14,13 +14,15 @@
 //! Who joins, or comes back after it was detached, counts from when it has caught up with the cut:
 //! until then the points of the others go on without it.
 //!
-//! Promises: the cut is no place at which a lane that counts has no point; it never goes back but by
-//! a loss; once all lanes go on, so does it.
+//! Promises: the cut is no place at which a lane that is part has no point; it never goes back but
+//! by a loss, and then only to where all others still have a point: if they do not, the lane that
+//! lost is no part any more. Once all lanes go on, so does the cut.
 //!
 //! Does not: know stamps, records or sessions; correct clocks. A source whose clock is behind holds
 //! the point that much.
 
-use std::collections::{BTreeMap, VecDeque};
+use crate::catalog::{CutState, Standing};
+use std::collections::BTreeMap;
 use wire::{Name, TimeMark};
 
 /// The lanes of a group and where they meet.
@@ -30,21 +32,33 @@ pub struct Cut {
     at: Option<TimeMark>,
 }
 
+/// What a source has, as far as points go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// It has volumes that are part of points and can change.
+    pub counts: bool,
+    /// Time of its oldest point.
+    pub since: TimeMark,
+    /// All it did up to here is durable and settled.
+    pub through: TimeMark,
+    /// Its volumes are not exact after this.
+    pub frozen: Option<TimeMark>,
+    /// Times between which they were not, oldest first: neither end is inside.
+    pub holes: Vec<(TimeMark, TimeMark)>,
+    /// Of what it had, some is lost, and not copied again yet.
+    pub lost: bool,
+    /// Its session now.
+    pub session: Option<u64>,
+}
+
 /// What is known of one source.
 #[derive(Debug, Default)]
 struct Lane {
-    /// All it did up to here is durable and settled.
-    through: TimeMark,
-    /// Its volumes are not exact after this.
-    frozen: Option<TimeMark>,
-    /// Times between which they were not, oldest first: neither end is inside.
-    holes: VecDeque<(TimeMark, TimeMark)>,
-    /// It has volumes that are part of points and can change.
-    counts: bool,
-    /// An operator has given it up.
-    detached: bool,
-    /// It has been at the cut since it counts.
-    caught_up: bool,
+    reach: Reach,
+    /// It has been at the cut since it counts: the cut waits for it.
+    part: bool,
+    /// An operator has given it up, while it had this session.
+    detached: Option<Option<u64>>,
 }
 
 /// What keeps the cut where it is.
@@ -57,157 +71,220 @@ pub struct Holder {
 }
 
 impl Lane {
-    /// The cut waits for it.
-    fn is_part(&self) -> bool {
-        self.is_wanted() && self.caught_up
+    fn is_awaited(&self) -> bool {
+        self.reach.counts && self.detached.is_none() && !self.part
     }
 
-    fn is_wanted(&self) -> bool {
-        self.counts && !self.detached
+    /// The last time at which it has a point.
+    fn newest(&self) -> TimeMark {
+        self.point_upto(self.reach.through)
     }
 
     /// The last time up to `mark` at which it has a point.
     fn point_upto(&self, mark: TimeMark) -> TimeMark {
-        let reach = self.frozen.map_or(self.through, |at| at.min(self.through));
-        let mark = mark.min(reach);
-        let mut holes = self.holes.iter();
+        let Reach {
+            through,
+            frozen,
+            holes,
+            ..
+        } = &self.reach;
+        let mark = mark.min(frozen.map_or(*through, |at| at.min(*through)));
+        let mut holes = holes.iter();
         let hole = holes.find(|(after, upto)| *after < mark && mark < *upto);
         hole.map_or(mark, |(after, _)| *after)
+    }
+
+    /// Takes what it has now. What lies before `at` and was once exact stays so, but for a loss:
+    /// between two records nothing changed, though only the first of them is known as a point.
+    fn take(&mut self, reach: Reach, at: Option<TimeMark>) {
+        let through = self.reach.through.max(reach.through);
+        self.reach = Reach { through, ..reach };
+        self.part &= self.reach.counts;
+        // Without volumes there is nothing to be let go of.
+        self.detached = self.detached.filter(|_| self.reach.counts);
+        if self.part
+            && !self.reach.lost
+            && let Some(at) = at
+        {
+            let frozen = &mut self.reach.frozen;
+            *frozen = frozen.map(|frozen| frozen.max(at));
+            for (after, upto) in &mut self.reach.holes {
+                if *after < at && at < *upto {
+                    *after = at;
+                }
+            }
+        }
+        let session = self.reach.session;
+        if session.is_some() && self.detached.is_some_and(|then| then != session) {
+            self.detached = None;
+        }
     }
 }
 
 impl Cut {
-    /// Whether the source has volumes that are part of points and can change.
-    pub fn count(&mut self, source: &Name, counts: bool) {
-        let lane = self.lanes.entry(source.clone()).or_default();
-        lane.counts = counts;
-        lane.caught_up &= counts;
-        self.move_on();
-    }
-
-    /// All the source did up to `mark` is durable and settled.
-    pub fn through(&mut self, source: &Name, mark: TimeMark) {
-        let lane = self.lanes.entry(source.clone()).or_default();
-        lane.through = lane.through.max(mark);
-        self.move_on();
-    }
-
-    /// Volumes of the source are not exact after `at`; none: they are again.
-    pub fn freeze(&mut self, source: &Name, at: Option<TimeMark>) {
-        let lane = self.lanes.entry(source.clone()).or_default();
-        if let (Some(after), None) = (lane.frozen, at)
-            && after < lane.through
-        {
-            lane.holes.push_back((after, lane.through));
-        }
-        lane.frozen = match (lane.frozen, at) {
-            (Some(before), Some(at)) => Some(before.min(at)),
-            (_, at) => at,
+    /// As it was kept: who was part of it is awaited there.
+    pub fn restore(state: CutState) -> Self {
+        let lane = |standing| match standing {
+            Standing::Part => Lane {
+                reach: Reach {
+                    counts: true,
+                    through: state.at,
+                    ..Reach::default()
+                },
+                part: true,
+                detached: None,
+            },
+            Standing::Detached => Lane {
+                detached: Some(None),
+                ..Lane::default()
+            },
         };
-        self.move_on();
+        let lanes = state.lanes.into_iter();
+        Self {
+            lanes: lanes
+                .map(|(source, standing)| (source, lane(standing)))
+                .collect(),
+            at: Some(state.at),
+        }
     }
 
-    /// What the source did after `mark` is lost.
-    pub fn lose(&mut self, source: &Name, mark: TimeMark) {
+    /// What is to be kept; nothing before there is a cut.
+    pub fn state(&self) -> Option<CutState> {
+        let standing = |lane: &Lane| match lane {
+            Lane { part: true, .. } => Some(Standing::Part),
+            Lane {
+                detached: Some(_), ..
+            } => Some(Standing::Detached),
+            _ => None,
+        };
+        let lanes = self.lanes.iter();
+        let lanes = lanes.filter_map(|(source, lane)| Some((source.clone(), standing(lane)?)));
+        Some(CutState {
+            at: self.at?,
+            lanes: lanes.collect(),
+        })
+    }
+
+    /// A source has come this far.
+    pub fn report(&mut self, source: &Name, reach: Reach) {
+        let at = self.at;
         let lane = self.lanes.entry(source.clone()).or_default();
-        lane.through = lane.through.min(mark);
-        lane.holes.retain(|(_, upto)| *upto <= mark);
-        if lane.is_part() {
-            self.at = self.at.map(|at| at.min(mark));
+        lane.take(reach, at);
+        if lane.part {
+            self.look_at_loss(source);
         }
         self.move_on();
     }
 
-    /// The points go on without the source.
+    /// The points go on without the source, until it has a new session and has caught up.
     pub fn detach(&mut self, source: &Name) {
-        let lane = self.lanes.entry(source.clone()).or_default();
-        (lane.detached, lane.caught_up) = (true, false);
-        self.move_on();
-    }
-
-    /// The source is waited for again, once it has caught up.
-    pub fn attach(&mut self, source: &Name) {
         if let Some(lane) = self.lanes.get_mut(source) {
-            lane.detached = false;
+            lane.part = false;
+            lane.detached = Some(lane.reach.session);
         }
         self.move_on();
     }
 
-    /// The base is past `mark`: what lies before it need not be remembered.
-    pub fn applied(&mut self, mark: TimeMark) {
-        for lane in self.lanes.values_mut() {
-            while lane.holes.front().is_some_and(|(_, upto)| *upto <= mark) {
-                lane.holes.pop_front();
-            }
-        }
-    }
-
-    /// The newest time at which all that counts is at a point.
+    /// The newest time at which all that is part is at a point.
     pub fn at(&self) -> Option<TimeMark> {
         self.at
     }
 
+    /// The last time up to `mark` at which all that is part has a point.
+    pub fn upto(&self, mark: TimeMark) -> Option<TimeMark> {
+        let found = self.meet(mark.min(self.at?))?;
+        (found >= self.floor()?).then_some(found)
+    }
+
+    /// The first time at which all that is part has a point.
+    pub fn oldest(&self) -> Option<TimeMark> {
+        let mut mark = self.floor()?;
+        let holes = || self.parts().flat_map(|(_, lane)| lane.reach.holes.iter());
+        while let Some((_, upto)) = holes().find(|(after, upto)| *after < mark && mark < *upto) {
+            mark = *upto;
+        }
+        (mark <= self.at?).then_some(mark)
+    }
+
     /// Whether the source is part of the cut.
     pub fn holds(&self, source: &Name) -> bool {
+        self.lanes.get(source).is_some_and(|lane| lane.part)
+    }
+
+    /// Whether an operator has given it up and it has not been back.
+    pub fn is_detached(&self, source: &Name) -> bool {
         let lane = self.lanes.get(source);
-        lane.is_some_and(Lane::is_part)
+        lane.is_some_and(|lane| lane.detached.is_some())
     }
 
     /// Who keeps the cut where it is: the lane that reaches least far.
     pub fn holder(&self) -> Option<Holder> {
-        let counting = || {
-            let lanes = self.lanes.iter();
-            lanes.filter(|(_, lane)| lane.is_part())
-        };
-        let (source, lane) = counting().min_by_key(|(_, lane)| lane.point_upto(lane.through))?;
-        let others = counting().filter(|(other, _)| *other != source);
+        let (source, lane) = self.parts().min_by_key(|(_, lane)| lane.newest())?;
+        let others = self.parts().filter(|(other, _)| *other != source);
         // Alone, or no further back than the others: nobody waits for it.
-        let ahead = others
-            .map(|(_, other)| other.point_upto(other.through))
-            .max()?;
-        (ahead > lane.point_upto(lane.through)).then(|| Holder {
+        let ahead = others.map(|(_, other)| other.newest()).max()?;
+        (ahead > lane.newest()).then(|| Holder {
             source: source.clone(),
-            frozen: lane.frozen.is_some(),
+            frozen: lane.reach.frozen.is_some(),
         })
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (&Name, &Lane)> {
+        self.lanes.iter().filter(|(_, lane)| lane.part)
+    }
+
+    /// Before this somebody has no point any more.
+    fn floor(&self) -> Option<TimeMark> {
+        self.parts().map(|(_, lane)| lane.reach.since).max()
+    }
+
+    /// A lane that has lost what it had at the cut takes it back, or is no part any more.
+    fn look_at_loss(&mut self, source: &Name) {
+        let (Some(at), Some(lane)) = (self.at, self.lanes.get(source)) else {
+            return;
+        };
+        let left = lane.point_upto(at);
+        if left == at {
+            return;
+        }
+        if self.floor().is_some_and(|floor| left >= floor) {
+            self.at = Some(left);
+        } else if let Some(lane) = self.lanes.get_mut(source) {
+            lane.part = false;
+        }
     }
 
     fn move_on(&mut self) {
         loop {
-            let reached = self.meet();
-            if let Some(reached) = reached {
+            if let Some(reached) = self.meet(TimeMark(u64::MAX)) {
                 self.at = Some(self.at.map_or(reached, |at| at.max(reached)));
             }
-            let Some(caught_up) = self.caught_up() else {
+            let Some(next) = self.caught_up() else {
                 return;
             };
-            if let Some(lane) = self.lanes.get_mut(&caught_up) {
-                lane.caught_up = true;
+            if let Some(lane) = self.lanes.get_mut(&next) {
+                lane.part = true;
+                self.at.get_or_insert_with(|| lane.newest());
             }
         }
     }
 
-    /// The last time at which every lane that counts has a point.
-    fn meet(&self) -> Option<TimeMark> {
-        let counting = || self.lanes.values().filter(|lane| lane.is_part());
-        let mut mark = counting().map(|lane| lane.through).min()?;
-        loop {
-            let back = counting().map(|lane| lane.point_upto(mark)).min()?;
-            if back == mark {
-                return Some(mark);
-            }
-            mark = back;
+    /// The last time up to `mark` at which every lane that is part has a point.
+    fn meet(&self, mark: TimeMark) -> Option<TimeMark> {
+        let back = |mark| self.parts().map(|(_, lane)| lane.point_upto(mark)).min();
+        let mut mark = back(mark)?;
+        while let Some(earlier) = back(mark).filter(|earlier| *earlier < mark) {
+            mark = earlier;
         }
+        Some(mark)
     }
 
     /// A lane that is awaited and has a point at the cut.
     fn caught_up(&self) -> Option<Name> {
-        let mut awaited = self
-            .lanes
-            .iter()
-            .filter(|(_, lane)| lane.is_wanted() && !lane.caught_up);
-        let found = awaited.find(|(_, lane)| {
-            let at = self.at.unwrap_or(TimeMark(0));
-            lane.point_upto(at) == at
+        let mut lanes = self.lanes.iter();
+        let found = lanes.find(|(_, lane)| {
+            let there = |at| lane.reach.since <= at && lane.point_upto(at) == at;
+            lane.is_awaited() && self.at.is_none_or(there)
         });
         found.map(|(source, _)| source.clone())
     }

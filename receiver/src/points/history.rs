@@ -4,7 +4,7 @@
 
 use crate::catalog::{PointRecord, VolumeState};
 use std::collections::{BTreeMap, VecDeque};
-use wire::{Name, Stamp};
+use wire::{Name, Stamp, TimeMark};
 
 /// Places in `(after, upto)` are no points.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +69,15 @@ impl History {
         for (_, name, before) in later {
             states.insert(name.clone(), *before);
         }
+    }
+
+    /// Stretches without a point: the time of the point before, if there is one, and both ends.
+    pub fn stretches(&self) -> impl DoubleEndedIterator<Item = (Option<TimeMark>, Stamp, Stamp)> {
+        let stretches = self.stretches.iter();
+        stretches.map(|stretch| {
+            let kept = stretch.kept.map(|point| point.mark);
+            (kept, stretch.after, stretch.upto)
+        })
     }
 
     /// With too many changes of states: the place from which on there are half as many.

@@ -30,7 +30,7 @@ mod history;
 mod tests;
 mod unknown;
 
-pub use cut::{Cut, Holder};
+pub use cut::{Cut, Holder, Reach};
 pub use history::History;
 
 use crate::catalog::{PointRecord, VolumeState};
@@ -289,6 +289,17 @@ impl Points {
     /// Why the newest point stays where it is, if it does.
     pub fn frozen(&self) -> Option<&str> {
         self.frozen.as_ref().map(|frozen| frozen.reason.as_str())
+    }
+
+    /// Whether a volume that is part of points can change.
+    pub fn can_change(&self) -> bool {
+        let mut volumes = self.volumes.values();
+        volumes.any(|volume| volume.counts && !matches!(volume.state, VolumeState::Left { .. }))
+    }
+
+    /// Time of the last record that was seen.
+    pub fn mark(&self) -> TimeMark {
+        self.mark
     }
 
     /// Whether the volume is part of the newest complete point.

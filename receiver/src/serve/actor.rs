@@ -7,6 +7,7 @@ use super::messages::{Handle, Held, Told, Work};
 use super::room::Room;
 use crate::clock::wall_clock;
 use crate::journal::{Batch, Entry};
+use crate::points::Reach;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -36,6 +37,8 @@ struct Actor {
     /// Records that wait until the group takes any; their room bounds them.
     waiting: VecDeque<Waiting>,
     stopped: bool,
+    /// How far it reaches, as the other sources of the group were told.
+    reported: Option<Reach>,
 }
 
 struct Waiting {
@@ -60,7 +63,7 @@ pub(super) fn spawn(
     told: Receiver<Told>,
     handle: Handle,
 ) -> io::Result<JoinHandle<()>> {
-    let name = format!("group {}", group.name());
+    let name = format!("group {}", group.lane());
     let mut actor = Actor {
         hub,
         group,
@@ -73,6 +76,7 @@ pub(super) fn spawn(
         room: None,
         waiting: VecDeque::new(),
         stopped: false,
+        reported: None,
     };
     std::thread::Builder::new()
         .name(name)
@@ -185,6 +189,13 @@ impl Actor {
         while let Some(output) = self.group.poll() {
             self.carry_out(output);
         }
+        let reach = self.group.reach(now);
+        if reach != self.reported {
+            self.reported.clone_from(&reach);
+            if let Some(reach) = reach {
+                self.hub.report(&self.group.lane(), reach);
+            }
+        }
     }
 
     fn acknowledge(&mut self) {
@@ -231,7 +242,7 @@ impl Actor {
     fn append(&mut self, entries: Vec<Entry>) {
         for entry in &entries {
             if let Entry::Open(stream, _) = entry {
-                self.hub.own(*stream, self.group.name());
+                self.hub.own(*stream, &self.group.lane());
             }
         }
         let hold = self.room.take().map(|room| Box::new(room) as _);
@@ -241,7 +252,7 @@ impl Actor {
     fn removed(&mut self, volume: Name) {
         let answer = self.removals.remove(&volume);
         let name = VolumeName {
-            group: self.group.name().clone(),
+            group: self.group.lane().group,
             volume,
         };
         self.work(Work::Remove(name, answer));
@@ -250,7 +261,7 @@ impl Actor {
     fn work(&self, work: Work) -> bool {
         let sent = self.handle.work.send(work).is_ok();
         if !sent {
-            tracing::error!(group = %self.group.name(), "the worker of the group is gone");
+            tracing::error!(group = %self.group.lane(), "the worker of the group is gone");
         }
         sent
     }

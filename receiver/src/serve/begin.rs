@@ -15,7 +15,7 @@ pub(super) fn start_group(
     group: Group,
     records: &[VolumeRecord],
 ) -> std::io::Result<Handle> {
-    let name = group.name().clone();
+    let name = group.lane();
     let (tell, told) = mpsc::channel();
     let (work, works) = mpsc::channel();
     let handle = Handle {
@@ -36,7 +36,8 @@ pub(super) fn start_group(
         let _ = handle.tell.send(Told::Event(added));
     }
     let actor = actor::spawn(hub.clone(), group, told, handle.clone())?;
-    hub.enter(name, handle.clone(), [actor, worker]);
+    hub.enter(name.clone(), handle.clone(), [actor, worker]);
+    hub.join_meeting(&name);
     Ok(handle)
 }
 

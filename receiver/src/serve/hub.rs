@@ -3,12 +3,13 @@
 //! Shared by all threads. It routes and numbers; its locks are held for look-ups only.
 
 use super::group::Event;
+use super::meetings::Meetings;
 use super::messages::{Handle, Told};
 use super::room::Rooms;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Lane};
 use crate::control::JournalPlace;
 use crate::journal::{Durable, Facts, Journal, Sink};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -32,8 +33,9 @@ pub struct Hub {
     rooms: Rooms,
     journal: OnceLock<JournalHandle>,
     news: Mutex<News>,
-    groups: Mutex<BTreeMap<Name, Handle>>,
-    owners: Mutex<BTreeMap<StreamNumber, Name>>,
+    groups: Mutex<BTreeMap<Lane, Handle>>,
+    pub(super) meetings: Meetings,
+    owners: Mutex<BTreeMap<StreamNumber, Lane>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     next: AtomicU64,
     next_stream: AtomicU64,
@@ -71,6 +73,7 @@ impl Hub {
             journal: OnceLock::new(),
             news: Mutex::default(),
             groups: Mutex::default(),
+            meetings: Meetings::default(),
             owners: Mutex::default(),
             threads: Mutex::default(),
             next: AtomicU64::new(1),
@@ -139,7 +142,7 @@ impl Hub {
 
     /// From now on the group hears of the journal, and of what it was told before; its threads are
     /// ended with the others.
-    pub(super) fn enter(&self, name: Name, handle: Handle, threads: [JoinHandle<()>; 2]) {
+    pub(super) fn enter(&self, name: Lane, handle: Handle, threads: [JoinHandle<()>; 2]) {
         lock(&self.threads).extend(threads);
         let news = lock(&self.news);
         let tell = handle.tell.clone();
@@ -157,19 +160,32 @@ impl Hub {
     }
 
     /// A group's handle.
-    pub(super) fn group(&self, name: &Name) -> Option<Handle> {
+    pub(super) fn group(&self, name: &Lane) -> Option<Handle> {
         lock(&self.groups).get(name).cloned()
     }
 
-    pub(super) fn handles(&self) -> Vec<(Name, Handle)> {
+    pub(super) fn handles(&self) -> Vec<(Lane, Handle)> {
         lock(&self.groups)
             .iter()
             .map(|(name, handle)| (name.clone(), handle.clone()))
             .collect()
     }
 
+    /// The lanes of a group, by source.
+    pub(super) fn lanes_of(&self, group: &Name) -> Vec<Lane> {
+        let lanes = self.handles().into_iter().map(|(lane, _)| lane);
+        lanes.filter(|lane| lane.group == *group).collect()
+    }
+
+    /// The lanes of each group, by name.
+    pub(super) fn groups(&self) -> Vec<Vec<Lane>> {
+        let lanes: Vec<Lane> = self.handles().into_iter().map(|(lane, _)| lane).collect();
+        let groups = lanes.chunk_by(|one, other| one.group == other.group);
+        groups.map(<[Lane]>::to_vec).collect()
+    }
+
     /// Tells a group's actor; false if there is none.
-    pub fn tell(&self, group: &Name, told: Told) -> bool {
+    pub fn tell(&self, group: &Lane, told: Told) -> bool {
         self.group(group)
             .is_some_and(|handle| handle.tell.send(told).is_ok())
     }
@@ -177,7 +193,7 @@ impl Hub {
     /// Asks a group's actor something that it answers through a channel.
     pub(super) fn ask<T>(
         &self,
-        group: &Name,
+        group: &Lane,
         question: impl FnOnce(SyncSender<T>) -> Told,
     ) -> Option<T> {
         let (answer, answered) = mpsc::sync_channel(1);
@@ -188,7 +204,7 @@ impl Hub {
     }
 
     /// What the journal says of the stream goes to this group.
-    pub(super) fn own(&self, stream: StreamNumber, group: &Name) {
+    pub(super) fn own(&self, stream: StreamNumber, group: &Lane) {
         lock(&self.owners).insert(stream, group.clone());
     }
 
@@ -198,18 +214,9 @@ impl Hub {
 
     /// Ends the sessions of the source, with these words.
     pub fn dismiss_source(&self, source: &Name, reason: &str) {
-        match self.catalog.volumes() {
-            Ok(records) => {
-                let own = records.iter().filter(|record| record.source == *source);
-                let groups: BTreeSet<_> = own.map(|record| &record.name.group).collect();
-                for group in groups {
-                    self.tell(group, Told::Event(Event::Dismissed(reason.into())));
-                }
-            }
-            // Not knowing whose they are: all of them; the others come back.
-            Err(error) => {
-                tracing::error!(%error, "cannot read the catalog");
-                self.dismiss_all(reason);
+        for (lane, _) in self.handles() {
+            if lane.source == *source {
+                self.tell(&lane, Told::Event(Event::Dismissed(reason.into())));
             }
         }
     }
@@ -223,6 +230,7 @@ impl Hub {
 
     /// Brings every group to rest and ends all threads.
     pub fn stop(&self) {
+        self.end_meetings();
         let mut waits = Vec::new();
         for (name, _) in self.handles() {
             let (answer, answered) = mpsc::sync_channel(1);
@@ -291,7 +299,7 @@ impl Sink for Router {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Held for look-ups only: a panic elsewhere cannot have left half a change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -316,7 +324,12 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let (work, _) = mpsc::channel();
         let threads = [(); 2].map(|()| std::thread::spawn(|| {}));
-        hub.enter(Name::new(name).unwrap(), Handle { tell, work }, threads);
+        let name = Name::new(name).unwrap();
+        let lane = Lane {
+            group: name.clone(),
+            source: name,
+        };
+        hub.enter(lane, Handle { tell, work }, threads);
         told
     }
 

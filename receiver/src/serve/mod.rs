@@ -15,15 +15,18 @@
 
 mod actor;
 mod begin;
+mod combined;
 pub mod group;
 mod hub;
 mod line;
 mod live;
+mod meetings;
 mod messages;
 mod restore;
 mod room;
 mod worker;
 
+pub(crate) use combined::groups_of;
 pub use hub::Hub;
 pub use line::{Line, Next, SAID_MAX};
 pub use live::Live;

@@ -1,15 +1,17 @@
 //! Start: the catalog and the journal become running groups again.
 
 use super::begin::{registered, start_group};
+use super::combined::groups_of;
 use super::group::{Event, Now, Restored};
 use super::hub::{Hub, Router};
 use super::messages::Told;
-use crate::catalog::{Catalog, CatalogError, VolumeRecord};
+use crate::catalog::{Catalog, CatalogError, CutState, Lane, Standing, VolumeRecord};
 use crate::config::Settings;
 use crate::control::GroupStatus;
 use crate::failure::Failure;
 use crate::journal::{DirStore, Durable, Found, Journal, Limits, Replay, Writer, recover};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use wire::Name;
 use wire::journal::{JournalId, StreamNumber};
@@ -52,6 +54,14 @@ pub fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<Hub>, Fa
     for stream in groups.strays {
         hub.journal().retire(stream);
     }
+    let lanes: Vec<&Name> = groups.by_name.keys().map(|lane| &lane.group).collect();
+    for pair in lanes.windows(2) {
+        if pair[0] == pair[1] {
+            hub.open_meeting(pair[0])?;
+        }
+    }
+    hub.start_keeping()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     for (name, group) in groups.by_name {
         begin(&hub, &name, group, &groups.owners)?;
     }
@@ -65,8 +75,10 @@ struct Waiting {
 
 /// The groups of the catalog, being told what the journal holds.
 pub(crate) struct Groups {
-    by_name: BTreeMap<Name, Waiting>,
-    owners: BTreeMap<StreamNumber, Name>,
+    by_name: BTreeMap<Lane, Waiting>,
+    /// Where those with several sources met.
+    cuts: BTreeMap<Name, CutState>,
+    owners: BTreeMap<StreamNumber, Lane>,
     /// Streams of no group here.
     strays: Vec<StreamNumber>,
 }
@@ -74,18 +86,29 @@ pub(crate) struct Groups {
 impl Groups {
     /// As the catalog has them.
     pub(crate) fn registered(catalog: &Catalog) -> Result<Self, CatalogError> {
-        let mut records: BTreeMap<Name, Vec<VolumeRecord>> = BTreeMap::new();
+        let mut records: BTreeMap<Lane, Vec<VolumeRecord>> = BTreeMap::new();
         for record in catalog.volumes()? {
-            let group = record.name.group.clone();
-            records.entry(group).or_default().push(record);
+            records.entry(record.lane()).or_default().push(record);
         }
-        let mut by_name = BTreeMap::new();
+        let (mut by_name, mut cuts) = (BTreeMap::new(), BTreeMap::new());
+        let lanes: Vec<Lane> = records.keys().cloned().collect();
         for (name, records) in records {
-            let restored = restored(catalog, &name, &records)?;
+            let mut restored = restored(catalog, &name, &records)?;
+            if lanes.iter().filter(|lane| lane.group == name.group).count() > 1 {
+                let cut = catalog.cut(&name.group)?;
+                restored = restored.meeting(cut.as_ref().map(|cut| cut.at));
+                let gone =
+                    |cut: &CutState| cut.lanes.get(&name.source) == Some(&Standing::Detached);
+                if cut.as_ref().is_some_and(gone) {
+                    restored = restored.let_go();
+                }
+                cuts.extend(cut.map(|cut| (name.group.clone(), cut)));
+            }
             by_name.insert(name, Waiting { restored, records });
         }
         Ok(Self {
             by_name,
+            cuts,
             owners: BTreeMap::new(),
             strays: Vec::new(),
         })
@@ -95,7 +118,10 @@ impl Groups {
     pub(crate) fn statuses(self, now: Now) -> Vec<GroupStatus> {
         let groups = self.by_name.into_values();
         let status = |group: Waiting| group.restored.finish().0.status(now);
-        groups.map(status).collect()
+        let cuts = self.cuts;
+        let cut = |group: &Name| Ok::<_, Infallible>(cuts.get(group).cloned());
+        let Ok(groups) = groups_of(groups.map(status), cut);
+        groups
     }
 }
 
@@ -103,7 +129,11 @@ impl Replay for Groups {
     fn found(&mut self, found: Found) {
         let Found { stream, durable } = found;
         if let Durable::Open(open) = &durable {
-            self.owners.insert(stream, open.group.clone());
+            let lane = Lane {
+                group: open.group.clone(),
+                source: open.source.clone(),
+            };
+            self.owners.insert(stream, lane);
         }
         let owner = self.owners.get(&stream);
         match owner.and_then(|owner| self.by_name.get_mut(owner)) {
@@ -117,21 +147,18 @@ impl Replay for Groups {
 /// A group as the catalog has it, nothing read from the journal yet.
 fn restored(
     catalog: &Catalog,
-    name: &Name,
+    lane: &Lane,
     records: &[VolumeRecord],
 ) -> Result<Restored, CatalogError> {
-    let base = catalog.stream(name)?;
+    let base = catalog.stream(lane)?;
     let generation = catalog
-        .group(name)?
+        .group(&lane.group)?
         .map_or(0, |group| group.generation.counter);
-    let source = records
-        .first()
-        .map_or_else(|| name.clone(), |record| record.source.clone());
     let volumes = records
         .iter()
         .map(|record| (record.name.volume.clone(), registered(record)));
     Ok(Restored::new(
-        (name.clone(), source),
+        (lane.group.clone(), lane.source.clone()),
         volumes.collect(),
         base,
         generation,
@@ -140,9 +167,9 @@ fn restored(
 
 fn begin(
     hub: &Arc<Hub>,
-    name: &Name,
+    name: &Lane,
     waiting: Waiting,
-    owners: &BTreeMap<StreamNumber, Name>,
+    owners: &BTreeMap<StreamNumber, Lane>,
 ) -> Result<(), Failure> {
     let (group, retired) = waiting.restored.retaining(hub.retain).finish();
     let mine = owners
@@ -162,14 +189,23 @@ fn begin(
 /// Starts the group of a volume that was registered just now.
 pub(super) fn begin_fresh(hub: &Arc<Hub>, record: &VolumeRecord) -> Result<(), String> {
     let records = std::slice::from_ref(record);
-    let restored = restored(&hub.catalog, &record.name.group, records);
-    let restored = restored.map_err(|error| error.to_string())?;
+    let lane = record.lane();
+    let restored = restored(&hub.catalog, &lane, records);
+    let mut restored = restored.map_err(|error| error.to_string())?;
+    if hub
+        .handles()
+        .iter()
+        .any(|(other, _)| other.group == lane.group)
+    {
+        let cut = hub.open_meeting(&lane.group);
+        restored = restored.meeting(cut.map_err(|error| error.to_string())?);
+    }
     let (group, _) = restored.retaining(hub.retain).finish();
     let handle = start_group(hub, group, &[]).map_err(|error| error.to_string())?;
     handle.open(record).inspect_err(|_| {
         // The registration is undone: the group stays, without the volume.
         let gone = Event::Removing(record.name.volume.clone());
-        hub.tell(&record.name.group, Told::Event(gone));
+        hub.tell(&lane, Told::Event(gone));
     })
 }
 

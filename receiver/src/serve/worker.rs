@@ -8,7 +8,7 @@ use super::group::{Event, Job, JobOutcome, Step};
 use super::hub::Hub;
 use super::messages::{Told, Work};
 use crate::apply::{self, Applier, ApplyError, PayloadError};
-use crate::catalog::VolumeRecord;
+use crate::catalog::{Lane, StreamState, VolumeRecord};
 use crate::fold::Extent;
 use crate::journal::Reader;
 use std::io;
@@ -26,7 +26,7 @@ type Changes = Vec<(Name, Vec<Extent>)>;
 
 struct Worker {
     hub: Arc<Hub>,
-    group: Name,
+    lane: Lane,
     applier: Applier,
     reader: Reader,
     /// A step loaded before its turn, and of what it was made.
@@ -36,15 +36,15 @@ struct Worker {
 /// Starts the thread.
 pub(super) fn spawn(
     hub: Arc<Hub>,
-    group: Name,
+    lane: Lane,
     works: Receiver<Work>,
     tell: Sender<Told>,
 ) -> io::Result<JoinHandle<()>> {
     let reader = hub.reader();
-    let name = format!("apply {group}");
+    let name = format!("apply {lane}");
     let mut worker = Worker {
         hub,
-        group,
+        lane,
         applier: Applier::new(),
         reader,
         ahead: None,
@@ -110,11 +110,7 @@ impl Worker {
 
     fn job(&mut self, job: Job) -> JobOutcome {
         let done = match job {
-            Job::Commit(state) => self
-                .hub
-                .catalog
-                .commit_stream(&self.group, &state)
-                .map_err(failed),
+            Job::Commit(state) => self.commit(&state),
             Job::Step(step) => self.step(step),
             Job::Reopen => Err(self.reopen()),
         };
@@ -122,7 +118,7 @@ impl Worker {
             Ok(()) => JobOutcome::Done,
             Err(outcome @ JobOutcome::Reopened(_)) => outcome,
             Err(outcome) => {
-                tracing::error!(group = %self.group, ?outcome, "a step was not applied");
+                tracing::error!(group = %self.lane.group, ?outcome, "a step was not applied");
                 outcome
             }
         }
@@ -130,11 +126,11 @@ impl Worker {
 
     /// Opens all targets of the group anew; not one of another disk, nor one someone else wrote to.
     fn reopen(&mut self) -> JobOutcome {
-        let records = match self.hub.catalog.group_volumes(&self.group) {
+        let records = match self.hub.catalog.lane_volumes(&self.lane) {
             Ok(records) => records,
             Err(error) => return failed(error),
         };
-        self.applier.forget_failure(&self.group);
+        self.applier.forget_failure(&self.lane.group);
         let mut refused = Vec::new();
         for record in records {
             self.applier.remove(&record.name);
@@ -143,7 +139,7 @@ impl Worker {
             }
         }
         if refused.is_empty() {
-            tracing::info!(group = %self.group, "the targets are open again");
+            tracing::info!(group = %self.lane.group, "the targets are open again");
         }
         JobOutcome::Reopened(refused)
     }
@@ -156,6 +152,14 @@ impl Worker {
         added.map_err(|error| error.to_string())
     }
 
+    /// Commits a state, and with it the cut that lets the base go there.
+    fn commit(&self, state: &StreamState) -> Result<(), JobOutcome> {
+        let commit = self.hub.with_cut(&self.lane.group, |catalog, cut| {
+            catalog.commit_stream(&self.lane, state, cut)
+        });
+        commit.map_err(failed)
+    }
+
     fn step(&mut self, step: Step) -> Result<(), JobOutcome> {
         // All records of the step are durable by now, so what is read from here on is whole.
         self.reader.refresh();
@@ -165,10 +169,7 @@ impl Worker {
             None => self.load(step.changes).map_err(damage)?,
         };
         if let Some(heading) = &step.heading {
-            self.hub
-                .catalog
-                .commit_stream(&self.group, heading)
-                .map_err(failed)?;
+            self.commit(heading)?;
         }
         let writing = self.applier.start(loaded).map_err(damage)?;
         if !step.next.is_empty() && !writing.moves_segments() {
@@ -177,14 +178,15 @@ impl Worker {
         let applied = self.applier.finish(writing).map_err(damage)?;
         let catalog = &self.hub.catalog;
         catalog
-            .commit_applied(&self.group, &step.reached, &applied)
+            .commit_applied(&self.lane, &step.reached, &applied)
             .map_err(failed)?;
-        self.applier.committed(&self.group, &applied);
+        self.applier.committed(&self.lane.group, &applied);
         Ok(())
     }
 
     fn load(&mut self, changes: Changes) -> Result<apply::Step, ApplyError> {
-        self.applier.load(&self.group, changes, &mut self.reader)
+        self.applier
+            .load(&self.lane.group, changes, &mut self.reader)
     }
 
     /// Loads what will be wanted next. What is wrong with it is found, and said, on its turn.
@@ -192,7 +194,7 @@ impl Worker {
         match self.load(next.clone()) {
             Ok(loaded) => self.ahead = Some((next, loaded)),
             Err(error) => {
-                tracing::debug!(group = %self.group, %error, "the next step was not loaded ahead");
+                tracing::debug!(lane = %self.lane, %error, "the next step was not loaded ahead");
             }
         }
     }

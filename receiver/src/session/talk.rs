@@ -1,7 +1,7 @@
 //! One session: hello, then batches and control messages until either end has had enough.
 
 use super::{admission, batch};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Lane};
 use crate::foreign::printable;
 use crate::serve::group::{Admitted, Event, SessionId};
 use crate::serve::{Hub, Line, Next, Share, Told};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use wire::control::{Control, Hello, HelloAck, Refusal, RefusalCode};
-use wire::{Generation, Name, Pin, Stamp, TimeMark};
+use wire::{Generation, Pin, Stamp, TimeMark};
 
 /// How long a peer may take to say hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ struct Talk {
     hub: Arc<Hub>,
     connection: quinn::Connection,
     say: quinn::SendStream,
-    group: Name,
+    group: Lane,
     session: SessionId,
     line: Arc<Line>,
 }
@@ -50,7 +50,7 @@ async fn greet(hub: &Arc<Hub>, connection: &quinn::Connection) -> Result<(), Str
             Ok(())
         }
         Ok(admitted) => {
-            let (group, session) = (hello.group.clone(), hub.number());
+            let (group, session) = (lane_of(&hello), hub.number());
             let (hub, connection) = (hub.clone(), connection.clone());
             let talk = Talk {
                 hub,
@@ -90,7 +90,10 @@ async fn first_message(
 async fn admit(hub: &Arc<Hub>, pin: Pin, hello: &Hello) -> Result<Admitted, Refusal> {
     let generation = check(hub, pin, hello).await?;
     let (answer, answered) = oneshot::channel();
-    hub.tell(&hello.group, Told::Probe(Box::new(hello.clone()), answer));
+    hub.tell(
+        &lane_of(hello),
+        Told::Probe(Box::new(hello.clone()), answer),
+    );
     match answered.await {
         Ok(None) => {}
         Ok(Some(refusal)) => return Err(refusal),
@@ -125,6 +128,13 @@ async fn look_up<T: Send + 'static>(
     asked
         .await
         .map_err(|_| unable("the receiver failed; see its log"))?
+}
+
+fn lane_of(hello: &Hello) -> Lane {
+    Lane {
+        group: hello.group.clone(),
+        source: hello.source.clone(),
+    }
 }
 
 fn unable(text: &str) -> Refusal {
@@ -273,7 +283,7 @@ impl Talk {
 struct Batches {
     hub: Arc<Hub>,
     share: Share,
-    group: Name,
+    group: Lane,
     session: SessionId,
     line: Arc<Line>,
 }
@@ -292,7 +302,7 @@ impl Batches {
 }
 
 /// Tells the group; a session without a group ends.
-fn tell(hub: &Hub, group: &Name, line: &Line, told: Told) {
+fn tell(hub: &Hub, group: &Lane, line: &Line, told: Told) {
     if !hub.tell(group, told) {
         line.end("the group is not served any more; see the receiver's log".into());
     }
@@ -301,7 +311,7 @@ fn tell(hub: &Hub, group: &Name, line: &Line, told: Told) {
 /// Hears control messages until the stream ends.
 async fn listen(
     hub: Arc<Hub>,
-    group: Name,
+    group: Lane,
     session: SessionId,
     mut hear: quinn::RecvStream,
     line: Arc<Line>,

@@ -20,6 +20,7 @@ mod many;
 mod order;
 mod pool;
 mod settle;
+mod several;
 mod site;
 mod source;
 mod talk;

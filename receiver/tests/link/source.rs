@@ -24,6 +24,7 @@ pub(crate) struct Record {
 
 /// One incarnation of a source with one volume.
 pub(crate) struct Source {
+    host: Name,
     pub(crate) incarnation: Incarnation,
     pub(crate) spec: VolumeSpec,
     pub(crate) ring_slots: u32,
@@ -40,6 +41,19 @@ impl Source {
         let mut filler = Dice::new(seed);
         let before = (0..BLOCKS).flat_map(|_| block(&mut filler)).collect();
         Self::over(before, 1, filler)
+    }
+
+    /// Another host of the group, with a volume of its own.
+    pub(crate) fn of(seed: u64, host: &str, volume: &str) -> Self {
+        let mut source = Self::new(seed);
+        (source.host, source.spec.name) = (name(host), name(volume));
+        source.spec.identity = format!("wwn:{host}");
+        source
+    }
+
+    /// Its clock shows at least this.
+    pub(crate) fn synchronise(&mut self, clock: TimeMark) {
+        self.clock = self.clock.max(clock.0);
     }
 
     /// The host was started again: a new ring over the same disk.
@@ -63,6 +77,7 @@ impl Source {
             identity: "wwn:disk1".into(),
         };
         Self {
+            host: name("db1"),
             incarnation,
             spec,
             ring_slots: 1 << 14,
@@ -82,7 +97,7 @@ impl Source {
     pub(crate) fn hello(&self) -> Hello {
         Hello {
             probe: false,
-            source: name("db1"),
+            source: self.host.clone(),
             group: name("pg"),
             generation: Generation::default(),
             incarnation: self.incarnation,

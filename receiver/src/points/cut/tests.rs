@@ -21,7 +21,10 @@ enum Op {
     /// Its volumes are no longer exact, as of what has arrived; or they are again.
     Freeze(usize, bool),
     Detach(usize),
+    /// It has another session.
     Attach(usize),
+    /// The receiver is restarted.
+    Restart,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -35,6 +38,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (source.clone(), any::<bool>()).prop_map(|(s, f)| Op::Freeze(s, f)),
         1 => source.clone().prop_map(Op::Detach),
         1 => source.prop_map(Op::Attach),
+        1 => Just(Op::Restart),
     ]
 }
 
@@ -53,9 +57,23 @@ struct Source {
     inexact: Vec<(u64, u64)>,
     since: u64,
     through: u64,
+    counts: bool,
+    session: u64,
 }
 
 impl Source {
+    fn reach(&self) -> Reach {
+        let holes = self.inexact.iter();
+        Reach {
+            counts: self.counts,
+            through: TimeMark(self.through),
+            frozen: self.frozen.then_some(TimeMark(self.since)),
+            holes: holes.map(|(a, b)| (TimeMark(*a), TimeMark(*b))).collect(),
+            session: Some(self.session),
+            ..Reach::default()
+        }
+    }
+
     fn is_exact_at(&self, time: u64) -> bool {
         let inside = |(after, upto): &(u64, u64)| *after < time && time < *upto;
         !(self.inexact.iter().any(inside) || self.frozen && time > self.since)
@@ -84,9 +102,8 @@ fn step(op: &Op, sources: &mut [Source], cut: &mut Cut) {
             let beat = source.beat.filter(|(_, writes)| *writes <= source.arrived);
             let through = last.max(beat.map(|(clock, _)| clock)).unwrap_or(0);
             source.through = source.through.max(through);
-            cut.through(&name(at), TimeMark(source.through));
         }
-        Op::Counts(source, counts) => cut.count(&name(source), counts),
+        Op::Counts(at, counts) => sources[at].counts = counts,
         Op::Freeze(at, frozen) => {
             let source = &mut sources[at];
             match (source.frozen, frozen) {
@@ -97,11 +114,13 @@ fn step(op: &Op, sources: &mut [Source], cut: &mut Cut) {
                 }
                 _ => {}
             }
-            let at_mark = source.frozen.then_some(TimeMark(source.since));
-            cut.freeze(&name(at), at_mark);
         }
         Op::Detach(source) => cut.detach(&name(source)),
-        Op::Attach(source) => cut.attach(&name(source)),
+        Op::Attach(source) => sources[source].session += 1,
+        Op::Restart => *cut = cut.state().map(Cut::restore).unwrap_or_default(),
+    }
+    for (number, source) in sources.iter().enumerate() {
+        cut.report(&name(number), source.reach());
     }
 }
 
@@ -134,11 +153,10 @@ proptest! {
         }
         // When nothing is wrong any more, all meet where they have all come to.
         let least = 1 + sources.iter().map(|source| source.clock).max().unwrap_or(0);
-        for number in 0..SOURCES {
-            cut.freeze(&name(number), None);
-            cut.attach(&name(number));
-            cut.count(&name(number), true);
-            cut.through(&name(number), TimeMark(least));
+        for (number, source) in sources.iter_mut().enumerate() {
+            (source.counts, source.frozen, source.through) = (true, false, least);
+            source.session += 1;
+            cut.report(&name(number), source.reach());
         }
         prop_assert_eq!(cut.at(), Some(TimeMark(least)));
         prop_assert!((0..SOURCES).all(|number| cut.holds(&name(number))));
@@ -149,12 +167,25 @@ fn mark(time: u64) -> TimeMark {
     TimeMark(time)
 }
 
+/// It counts, all it did up to `through` is there, in its first session.
+fn reach(through: u64) -> Reach {
+    Reach {
+        counts: true,
+        through: mark(through),
+        session: Some(1),
+        ..Reach::default()
+    }
+}
+
+fn through(cut: &mut Cut, source: usize, time: u64) {
+    cut.report(&name(source), reach(time));
+}
+
 /// Two sources that count, both through 10.
 fn two() -> Cut {
     let mut cut = Cut::default();
     for source in 0..2 {
-        cut.count(&name(source), true);
-        cut.through(&name(source), mark(10));
+        through(&mut cut, source, 10);
     }
     assert_eq!(cut.at(), Some(mark(10)));
     cut
@@ -164,7 +195,7 @@ fn two() -> Cut {
 fn a_silent_source_is_named_and_holds_the_point_until_it_is_detached() {
     let mut cut = two();
     assert_eq!(cut.holder(), None);
-    cut.through(&name(0), mark(50));
+    through(&mut cut, 0, 50);
     assert_eq!(cut.at(), Some(mark(10)));
     let holder = Holder {
         source: name(1),
@@ -173,43 +204,105 @@ fn a_silent_source_is_named_and_holds_the_point_until_it_is_detached() {
     assert_eq!(cut.holder(), Some(holder));
     cut.detach(&name(1));
     assert_eq!((cut.at(), cut.holder()), (Some(mark(50)), None));
+    // In the session it had it does not come back, nor by a restart.
+    through(&mut cut, 1, 50);
+    assert!(cut.is_detached(&name(1)) && !cut.holds(&name(1)));
+    let mut cut = Cut::restore(cut.state().unwrap());
+    assert!(cut.is_detached(&name(1)) && cut.holds(&name(0)));
     // It comes back: waited for from when it has caught up, and the cut does not go back for it.
-    cut.attach(&name(1));
-    cut.through(&name(1), mark(30));
-    cut.through(&name(0), mark(60));
+    through(&mut cut, 1, 30);
+    through(&mut cut, 0, 60);
     assert_eq!((cut.at(), cut.holds(&name(1))), (Some(mark(60)), false));
-    cut.through(&name(1), mark(70));
-    cut.through(&name(0), mark(90));
+    through(&mut cut, 1, 70);
+    through(&mut cut, 0, 90);
     assert_eq!((cut.at(), cut.holds(&name(1))), (Some(mark(70)), true));
 }
 
 #[test]
 fn a_source_that_joins_stops_nobody_and_one_that_leaves_lets_go() {
     let mut cut = two();
-    cut.through(&name(2), mark(3));
-    cut.count(&name(2), true);
-    cut.through(&name(0), mark(20));
-    cut.through(&name(1), mark(20));
+    through(&mut cut, 2, 3);
+    through(&mut cut, 0, 20);
+    through(&mut cut, 1, 20);
     assert_eq!((cut.at(), cut.holds(&name(2))), (Some(mark(20)), false));
-    cut.through(&name(2), mark(25));
+    through(&mut cut, 2, 25);
     assert!(cut.holds(&name(2)));
-    cut.count(&name(2), false);
-    cut.through(&name(0), mark(40));
-    cut.through(&name(1), mark(40));
+    cut.report(&name(2), Reach::default());
+    through(&mut cut, 0, 40);
+    through(&mut cut, 1, 40);
     assert_eq!(cut.at(), Some(mark(40)));
+}
+
+#[test]
+fn a_source_whose_first_point_lies_ahead_is_waited_for_once_the_others_are_there() {
+    let mut cut = two();
+    let ahead = |through| Reach {
+        since: mark(30),
+        ..reach(through)
+    };
+    cut.report(&name(2), ahead(35));
+    for (time, part) in [(20, false), (32, true)] {
+        through(&mut cut, 0, time);
+        through(&mut cut, 1, time);
+        assert_eq!((cut.at(), cut.holds(&name(2))), (Some(mark(time)), part));
+    }
+    assert_eq!(cut.oldest(), Some(mark(30)));
+    assert_eq!(
+        (cut.upto(mark(29)), cut.upto(mark(31))),
+        (None, Some(mark(31)))
+    );
 }
 
 #[test]
 fn a_recopy_at_one_source_holds_the_point_of_all_and_leaves_a_hole() {
     let mut cut = two();
-    cut.freeze(&name(1), Some(mark(10)));
-    cut.through(&name(0), mark(30));
-    cut.through(&name(1), mark(25));
+    let frozen = Reach {
+        frozen: Some(mark(4)),
+        ..reach(25)
+    };
+    // Its last record before the recopy is older than the cut, which a heartbeat made.
+    cut.report(&name(1), frozen);
+    through(&mut cut, 0, 30);
     assert_eq!(cut.at(), Some(mark(10)));
     assert!(cut.holder().is_some_and(|holder| holder.frozen));
-    cut.freeze(&name(1), None);
-    assert_eq!(cut.at(), Some(mark(25)));
-    cut.applied(mark(25));
-    cut.lose(&name(1), mark(20));
-    assert_eq!(cut.at(), Some(mark(20)), "what is lost is gone for all");
+    let thawed = Reach {
+        holes: vec![(mark(4), mark(25))],
+        ..reach(25)
+    };
+    cut.report(&name(1), thawed.clone());
+    assert_eq!(
+        (cut.at(), cut.upto(mark(20))),
+        (Some(mark(25)), Some(mark(10)))
+    );
+    cut.report(
+        &name(1),
+        Reach {
+            since: mark(25),
+            ..thawed
+        },
+    );
+    assert_eq!((cut.upto(mark(20)), cut.oldest()), (None, Some(mark(25))));
+}
+
+#[test]
+fn what_is_lost_takes_the_cut_back_where_the_others_still_have_a_point() {
+    let lost = Reach {
+        frozen: Some(mark(6)),
+        lost: true,
+        ..reach(10)
+    };
+    let mut cut = two();
+    cut.report(&name(1), lost.clone());
+    assert_eq!((cut.at(), cut.holds(&name(1))), (Some(mark(6)), true));
+
+    let mut cut = two();
+    cut.report(
+        &name(0),
+        Reach {
+            since: mark(8),
+            ..reach(20)
+        },
+    );
+    cut.report(&name(1), lost);
+    assert_eq!((cut.at(), cut.holds(&name(1))), (Some(mark(20)), false));
 }

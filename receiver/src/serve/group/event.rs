@@ -57,6 +57,10 @@ pub enum Event {
     Hold(HoldId, Name, At),
     /// It need not any more.
     Release(HoldId),
+    /// There are other sources of the group; they all have a point at this time, and at none later.
+    Cut(Option<TimeMark>),
+    /// The others go on without this source, in these words.
+    LetGo(String),
     /// The receiver stops: the base goes as far as it may, then rests.
     Stop,
     /// Time passes; comes at least each second.

@@ -6,6 +6,10 @@ use crate::catalog::VolumeState;
 use crate::control::{GroupStatus, UNKNOWN_RANGES_SHOWN, UnknownRange, VolumeStatus};
 use wire::{Name, Stamp, TimeMark};
 
+/// Why the points of a source do not go on though it does.
+pub(super) const OTHERS_HOLD: &str =
+    "another source of the group holds its point back: `ublk-tap-receiver status` names it";
+
 impl Group {
     /// The group as status shows it.
     pub fn status(&self, now: Now) -> GroupStatus {
@@ -49,7 +53,11 @@ impl Group {
             ..GroupStatus::default()
         };
         if let (Some(point), Some(mark)) = (self.points.point(), self.recoverable()) {
-            status.set_recoverable(point.stamp, mark, self.source_clock(now));
+            // Where other sources hold the point back it is an earlier one.
+            let newest = self.runs().last().copied();
+            let newest = newest.filter(|_| self.ceiling().is_some());
+            let newest = newest.map_or(point.stamp, |run| run.last.stamp);
+            status.set_recoverable(newest, mark, self.source_clock(now));
             let runs = self.retained();
             status.points = runs.iter().map(|run| run.points).sum();
             status.recoverable_from = runs.into_iter().next().map(|run| run.first);
@@ -69,6 +77,8 @@ impl Group {
         let behind = self.behind().map(|why| format!("; {why}"));
         let held = || "; an export holds what is retained until it ends".to_owned();
         let held = || self.holds.any().then(held);
+        let others = || Some(format!("; {OTHERS_HOLD}")).filter(|_| self.waits_for_others());
+        let held = || held().or_else(others);
         let kept = behind.or_else(held).or_else(frozen).unwrap_or_default();
         let waiting = self.records_waiting();
         let what = if self.journal_full {
@@ -156,6 +166,9 @@ impl Group {
     fn held_by(&self) -> Option<String> {
         if let Some(why) = self.points.frozen() {
             return Some(why.to_owned());
+        }
+        if let Some(why) = self.clock_is_off() {
+            return Some(why);
         }
         let away = self.session.is_none() && self.current().is_some();
         away.then(|| format!("source {} is not connected", self.source))

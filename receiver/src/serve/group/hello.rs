@@ -4,6 +4,7 @@
 //! changes (a new stream, a longer table, a loss) is durable.
 
 use super::event::{Admitted, Now, Output, SessionId};
+use super::facts::OTHERS_HOLD;
 use super::session::Session;
 use super::stream::Stream;
 use super::{Group, STREAMS_MAX};
@@ -83,7 +84,10 @@ impl Group {
             _ if self.streams.len() >= STREAMS_MAX => {
                 let code = RefusalCode::Unable;
                 let reason = self.failed.clone().or_else(|| self.behind());
-                let reason = reason.unwrap_or_else(|| "the targets are slow".into());
+                let reason = reason.unwrap_or_else(|| match self.waits_for_others() {
+                    true => OTHERS_HOLD.into(),
+                    false => "the targets are slow".into(),
+                });
                 let text = format!("earlier incarnations are not applied yet: {reason}");
                 Some(Refusal { code, text })
             }
@@ -237,7 +241,7 @@ impl Group {
             generation: greeting.admitted.generation,
             resume,
             settled: intake.settled(),
-            last_mark: intake.last_mark().max(self.heard),
+            last_mark: intake.last_mark().max(self.heard).max(self.meeting.cut()),
             clock: now.wall,
         };
         assert!(
@@ -246,6 +250,7 @@ impl Group {
         );
         self.session = Some(Session::new(id, resume, hello));
         self.out.push_back(Output::Say(id, Control::HelloAck(ack)));
+        self.welcome();
         self.ack_due = true;
         if !self.takes_records() {
             self.notify(self.full_text());

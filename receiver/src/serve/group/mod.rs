@@ -1,4 +1,4 @@
-//! Group: all that is decided about one group of volumes. Pure.
+//! Group: all that is decided about the volumes of one group at one source. Pure.
 //!
 //! Owned by the group's actor. It puts together the streams ([`crate::intake`]), their points
 //! ([`crate::points`]), the session of the source, and the moves of the base. Events go in through
@@ -14,12 +14,16 @@
 //! points (P7); nothing of two incarnations is joined: the stream of the older one is applied to
 //! its end, then the base changes over (P8); whatever a source sends, at worst its session ends.
 //!
+//! Of a group with several sources each has one of these, called its lane; they meet at a cut
+//! ([`meeting`]).
+//!
 //! Does not: check identities (the session layer did, P13), verify payloads, write.
 
 mod base;
 mod event;
 mod facts;
 mod hello;
+mod meeting;
 mod offset;
 mod plan;
 mod restore;
@@ -35,14 +39,16 @@ mod window;
 pub use event::{
     Admitted, Event, HoldId, Job, JobOutcome, Now, Output, Registered, SessionId, Step,
 };
+pub use meeting::CLOCK_OFFSET_MAX;
 pub use restore::Restored;
 pub use window::FOLD_STEP_BYTES_MIN;
 
-use crate::catalog::StreamState;
+use crate::catalog::{Lane, StreamState};
 use crate::journal::{Durable, Entry};
 use crate::points::{Points, Wanted};
 use base::Holds;
 use hello::Greeting;
+use meeting::Meeting;
 use session::Session;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -88,6 +94,7 @@ pub struct Group {
     window: Window,
     targets: Targets,
     holds: Holds,
+    meeting: Meeting,
     removing: Vec<Name>,
     wanted: VecDeque<Wanted>,
     stopping: bool,
@@ -122,6 +129,8 @@ impl Group {
             Event::Removing(volume) => self.remove(volume),
             Event::Hold(hold, volume, at) => self.holds.ask(hold, volume, at),
             Event::Release(hold) => self.holds.release(hold),
+            Event::Cut(cut) => self.hear_cut(cut),
+            Event::LetGo(reason) => self.let_go(reason),
             Event::Stop => self.stop(),
             Event::Tick => self.look_for_strays(now),
         }
@@ -144,9 +153,12 @@ impl Group {
         self.ack_due && self.session.is_some()
     }
 
-    /// Its name.
-    pub fn name(&self) -> &Name {
-        &self.name
+    /// Whose volumes of which group these are.
+    pub fn lane(&self) -> Lane {
+        Lane {
+            group: self.name.clone(),
+            source: self.source.clone(),
+        }
     }
 
     /// Whether more records may be taken now.

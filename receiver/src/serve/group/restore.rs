@@ -2,6 +2,7 @@
 
 use super::base::Holds;
 use super::event::Output;
+use super::meeting::Meeting;
 use super::stream::Stream;
 use super::targets::Targets;
 use super::window::Window;
@@ -26,6 +27,7 @@ pub struct Restored {
     base: StreamState,
     generation: u64,
     retain: Duration,
+    meeting: Meeting,
     streams: BTreeMap<StreamNumber, Stream>,
     retired: Vec<StreamNumber>,
 }
@@ -49,6 +51,7 @@ impl Restored {
             base,
             generation,
             retain: Duration::ZERO,
+            meeting: Meeting::default(),
             streams,
             retired,
         }
@@ -57,6 +60,20 @@ impl Restored {
     /// Keeps points for that long; without a word none but the newest.
     pub fn retaining(self, retain: Duration) -> Self {
         Self { retain, ..self }
+    }
+
+    /// There are other sources of the group, which met there.
+    pub fn meeting(self, cut: Option<TimeMark>) -> Self {
+        let meeting = Meeting::with_others(cut);
+        Self { meeting, ..self }
+    }
+
+    /// An operator has let the source go, and it has not been back.
+    pub fn let_go(mut self) -> Self {
+        let (source, group) = (&self.source, &self.name);
+        let words = format!("source {source} was detached from group {group} by its operator");
+        self.meeting.remember_farewell(words);
+        self
     }
 
     /// The next entry the journal holds.
@@ -151,6 +168,7 @@ impl Restored {
             window: Window::new(self.retain),
             targets: Targets::new(),
             holds: Holds::default(),
+            meeting: self.meeting,
             removing: Vec::new(),
             wanted: VecDeque::new(),
             stopping: false,

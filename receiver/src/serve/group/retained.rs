@@ -37,8 +37,9 @@ impl Group {
             first: oldest,
             last: oldest,
         };
-        // One of an older incarnation than the base is in, or all there is.
-        if oldest.incarnation != self.base.incarnation || self.streams.is_empty() {
+        // The journal knows nothing of its incarnation any more: it is in the base only.
+        let mut streams = self.streams.iter();
+        if !streams.any(|stream| stream.incarnation() == oldest.incarnation) {
             runs.push(kept);
         }
         for stream in &self.streams {
@@ -82,12 +83,13 @@ impl Group {
     }
 
     /// How far there are points in a stream.
-    fn limit_of(&self, stream: &Stream) -> Stamp {
-        match &stream.ending {
+    pub(super) fn limit_of(&self, stream: &Stream) -> Stamp {
+        let own = match &stream.ending {
             Some(ending) => ending.limit,
             None if self.points.incarnation() == stream.incarnation() => self.points.limit(),
-            None => Stamp::ZERO,
-        }
+            None => return Stamp::ZERO,
+        };
+        self.below_ceiling(stream, own)
     }
 
     /// The same, as operators see them.

@@ -110,9 +110,8 @@ impl Group {
 
     /// Time of the newest complete point, or of a later sign of life that it covers.
     pub(super) fn recoverable(&self) -> Option<TimeMark> {
-        self.points
-            .point()
-            .map(|point| point.mark.max(self.covered))
+        let own = self.points.point()?.mark.max(self.covered);
+        Some(self.ceiling().map_or(own, |ceiling| ceiling.min(own)))
     }
 
     /// Which promises of heartbeats hold by now, and which of them the newest point covers.

@@ -68,7 +68,10 @@ impl Group {
         let (known, base_here) = (stream.known, self.base.incarnation == stream.incarnation());
         let progress = stream.intake.advance();
         for step in progress {
-            self.damaged &= !matches!(step, Progress::Lost { .. });
+            if matches!(step, Progress::Lost { .. }) {
+                self.damaged = false;
+                self.meeting.note_loss();
+            }
             match step {
                 Progress::Lost { after, reason, .. } if base_here && after < horizon => {
                     self.lose_base(&reason);
@@ -155,6 +158,13 @@ impl Group {
 
     /// How far the base may go in `stream`, which it is in.
     pub(super) fn stream_end(&self, stream: &Stream) -> Stamp {
+        let own = self.own_end(stream);
+        let below = self.below_ceiling(stream, own);
+        below.max(self.base.horizon).min(own)
+    }
+
+    /// The same, if no other source held it back.
+    pub(super) fn own_end(&self, stream: &Stream) -> Stamp {
         let limit = match &stream.ending {
             Some(ending) => ending.limit,
             None if self.points.incarnation() == stream.incarnation() => self.points.limit(),
@@ -216,7 +226,7 @@ impl Group {
         {
             let (incarnation, base) = (stream.incarnation(), &self.base);
             let here = incarnation == base.incarnation;
-            let ended = here && stream.ending.is_some() && base.applied >= self.stream_end(stream);
+            let ended = here && stream.ending.is_some() && base.applied >= self.own_end(stream);
             let passed = incarnation.counter < base.incarnation.counter;
             if !ended && !passed {
                 return;

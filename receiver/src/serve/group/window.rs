@@ -148,7 +148,7 @@ impl Group {
         let from = self.base.horizon;
         let aged = stream.intake.last_before(cutoff).unwrap_or(from);
         let aged = aged.min(limit);
-        let ended = stream.ending.is_some() && aged == limit;
+        let ended = stream.ending.is_some() && aged == self.own_end(stream);
         let bytes = stream.intake.bytes_waiting_upto(aged);
         let eighth = self.window_bytes() / 8;
         let enough = bytes >= eighth.max(self.window.fold_step_bytes_min);

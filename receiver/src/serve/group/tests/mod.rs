@@ -2,6 +2,7 @@
 //! restarted comes to a point by itself, and the point is what the source was there.
 
 mod lost;
+mod pair;
 mod site;
 mod source;
 mod stories;
@@ -52,6 +53,8 @@ struct World {
     site: Site,
     sessions: SessionId,
     had_point: bool,
+    /// It is one of two lanes of a group: the receiver crashes with both, not here.
+    paired: bool,
     /// A volume was removed since the receiver began: what it froze may stay so until a restart.
     removed: bool,
     hold: Option<HoldId>,
@@ -68,6 +71,7 @@ impl World {
             site: Site::begin(Kept::fresh()),
             sessions: 0,
             had_point: false,
+            paired: false,
             removed: false,
             hold: None,
             held: None,
@@ -108,10 +112,10 @@ impl World {
             82..90 => self.site.work(),
             90..94 => self.connect(),
             94 => self.source.hang_up(),
-            95..97 => self.crash_site(),
+            95..97 if !self.paired => self.crash_site(),
             97 => self.beat(),
             98 => self.toggle_hold(),
-            99 if self.dice.roll(3) == 0 => {
+            99 if !self.paired && self.dice.roll(3) == 0 => {
                 let volume = name(self.dice.volume());
                 self.site.tell(Event::Removing(volume));
             }
@@ -213,6 +217,12 @@ impl World {
     }
 
     fn crash_site(&mut self) {
+        let kept = self.die();
+        self.begin_again(kept);
+    }
+
+    /// What is left when the receiver dies now.
+    fn die(&mut self) -> Kept {
         let reach = self.dice.roll(4);
         let pattern = self.dice.roll(1 << 6);
         self.site.die_working(reach, |volume, block| {
@@ -224,6 +234,10 @@ impl World {
             let left = kept.journal.len().saturating_sub(lost);
             kept.journal.truncate(left);
         }
+        kept
+    }
+
+    fn begin_again(&mut self, kept: Kept) {
         let damaged = self.site.damaged;
         self.site = Site::begin(kept);
         self.site.damaged = damaged;
@@ -243,7 +257,9 @@ impl World {
         }
         for (session, text) in std::mem::take(&mut self.site.ended) {
             assert!(
-                text.contains("newer session") || text.contains("was removed"),
+                ["newer session", "was removed", "was detached"]
+                    .iter()
+                    .any(|known| text.contains(known)),
                 "session {session} ended: {text}"
             );
             if self.source.session() == Some(session) {
@@ -351,25 +367,7 @@ impl World {
         self.faults.damage = false;
         self.release();
         for _ in 0..3000 {
-            self.connect();
-            for volume in 0..VOLUMES {
-                if let Side::Resting(incarnation, stamp) = self.source.sides[volume] {
-                    let _ = (incarnation, stamp);
-                    self.crash_source();
-                }
-                self.source.reread(volume);
-                self.source.copy(volume);
-            }
-            self.source.settle(16);
-            self.source.send(16);
-            while !self.source.batches.is_empty() || !self.source.marks.is_empty() {
-                self.deliver();
-            }
-            self.site.commit(usize::MAX);
-            self.site.work();
-            self.site.tell(Event::Tick);
-            self.beat();
-            self.exchange();
+            self.calm_down();
             if self.source.is_quiet() && self.is_even(at) {
                 return;
             }
@@ -379,6 +377,29 @@ impl World {
             "{at}: does not come to rest: {:?} {status:#?}",
             self.source.sides
         );
+    }
+
+    /// A while without faults.
+    fn calm_down(&mut self) {
+        self.connect();
+        for volume in 0..VOLUMES {
+            if let Side::Resting(incarnation, stamp) = self.source.sides[volume] {
+                let _ = (incarnation, stamp);
+                self.crash_source();
+            }
+            self.source.reread(volume);
+            self.source.copy(volume);
+        }
+        self.source.settle(16);
+        self.source.send(16);
+        while !self.source.batches.is_empty() || !self.source.marks.is_empty() {
+            self.deliver();
+        }
+        self.site.commit(usize::MAX);
+        self.site.work();
+        self.site.tell(Event::Tick);
+        self.beat();
+        self.exchange();
     }
 
     fn is_even(&self, at: &str) -> bool {

@@ -58,6 +58,8 @@ pub(super) struct Kept {
     pub(super) next_stream: u64,
     /// How far back points are kept.
     pub(super) retain: Duration,
+    /// Where it met other sources of its group, if there are any.
+    pub(super) cut: Option<Option<TimeMark>>,
 }
 
 /// The site.
@@ -85,6 +87,7 @@ impl Kept {
             payloads: BTreeMap::new(),
             next_stream: 1,
             retain: Duration::ZERO,
+            cut: None,
         }
     }
 }
@@ -95,6 +98,9 @@ impl Site {
         let volumes = (0..VOLUMES).map(|volume| (name(volume), registered()));
         let names = (Name::new("pg").unwrap(), Name::new("db1").unwrap());
         let mut restored = Restored::new(names, volumes.collect(), kept.catalog.clone(), 1);
+        if let Some(cut) = kept.cut {
+            restored = restored.meeting(cut);
+        }
         for (stream, durable) in &kept.journal {
             restored.found(*stream, durable.clone());
         }
@@ -127,7 +133,10 @@ impl Site {
 
     pub(super) fn tell(&mut self, event: Event) {
         self.now.up += Duration::from_millis(30);
-        self.now.wall.0 += 30_000_000;
+        if self.kept.cut.is_none() {
+            // With another source the clocks of all go together.
+            self.now.wall.0 += 30_000_000;
+        }
         self.group.handle(self.now, event);
         self.drain();
     }

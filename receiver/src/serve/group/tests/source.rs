@@ -293,6 +293,15 @@ impl Source {
         }
     }
 
+    /// Another host's clock shows this: so does this one's.
+    pub(super) fn synchronise(&mut self, clock: u64) {
+        self.clock = self.clock.max(clock);
+    }
+
+    pub(super) fn clock(&self) -> u64 {
+        self.clock
+    }
+
     /// The clock jumps.
     pub(super) fn skip_clock(&mut self, ns: u64) {
         self.clock += ns;
@@ -358,6 +367,10 @@ impl Source {
     /// A sign of life: the clock, then the claim cursor.
     pub(super) fn beat(&mut self) -> Option<(SessionId, Heartbeat)> {
         let link = self.link.as_ref().filter(|link| link.up)?;
+        if self.given_up {
+            // Writes go on that no record tells of: nothing is promised.
+            return None;
+        }
         self.clock += 10;
         let (clock, captured) = (TimeMark(self.clock), self.captured());
         Some((link.id, Heartbeat { clock, captured }))
