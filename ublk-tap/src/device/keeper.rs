@@ -303,7 +303,7 @@ fn queue_thread(start: Start, post: &Sender<Message>) {
 
 fn control(plan: &Plan) -> Result<UblkCtrl, DeviceError> {
     let transfer = plan.transfer.flag(kernel::features())?;
-    UblkCtrlBuilder::default()
+    let ctrl = UblkCtrlBuilder::default()
         .name(kernel::TARGET)
         .nr_queues(plan.shape.queues)
         .depth(plan.shape.depth)
@@ -312,7 +312,10 @@ fn control(plan: &Plan) -> Result<UblkCtrl, DeviceError> {
         .ctrl_target_flags(kernel::MARK)
         .dev_flags(UblkFlags::UBLK_DEV_F_ADD_DEV | UblkFlags::UBLK_DEV_F_DEL_DEV_ASYNC)
         .build()
-        .map_err(|error| DeviceError::from_ublk("add a device", error))
+        .map_err(|error| DeviceError::from_ublk("add a device", error))?;
+    // Dropped, it takes the device down again, which has never served.
+    kernel::check_recovery(ctrl.dev_info().flags)?;
+    Ok(ctrl)
 }
 
 fn describe(dev: &mut UblkDev, plan: &Plan) {

@@ -105,16 +105,25 @@ pub(super) fn prepare() -> Result<(), DeviceError> {
         Err(Some(libc::EACCES | libc::EPERM)) => return Err(DeviceError::NoPermission),
         Err(_) => return Err(DeviceError::NoDriver),
     }
-    if features() & FLAGS != FLAGS {
-        return Err(DeviceError::NoFeature("user recovery"));
+    if let Some(features) = features() {
+        check_recovery(features)?;
     }
     make_notes_dir();
     Ok(())
 }
 
-/// What the driver can do.
-pub(super) fn features() -> u64 {
-    UblkCtrl::get_features().unwrap_or(0)
+/// What the driver says it can do. One before Linux 6.5 says nothing: it leaves out of a device's
+/// flags what it does not know.
+pub(super) fn features() -> Option<u64> {
+    UblkCtrl::get_features()
+}
+
+/// Refuses flags of a driver, or of a device as made, with which our death would fail requests.
+pub(super) fn check_recovery(flags: u64) -> Result<(), DeviceError> {
+    if flags & FLAGS == FLAGS {
+        return Ok(());
+    }
+    Err(DeviceError::NoFeature("user recovery"))
 }
 
 /// What libublk keeps about the device beside its own.
@@ -171,5 +180,19 @@ fn state(state: u16) -> State {
         sys::UBLK_S_DEV_LIVE => State::Live,
         sys::UBLK_S_DEV_QUIESCED => State::Quiesced,
         _ => State::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_whose_requests_would_fail_with_us_is_refused() {
+        assert!(check_recovery(u64::MAX).is_ok());
+        assert!(check_recovery(FLAGS).is_ok());
+        for missing in [sys::UBLK_F_USER_RECOVERY, sys::UBLK_F_USER_RECOVERY_REISSUE] {
+            assert!(check_recovery(!u64::from(missing)).is_err());
+        }
     }
 }

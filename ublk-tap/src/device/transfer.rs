@@ -39,9 +39,9 @@ pub(super) enum Bytes<'d> {
 const USER_COPY: u64 = sys::UBLK_F_USER_COPY as u64;
 
 impl Transfer {
-    /// The flag a new device is made with, on a kernel with these features.
-    pub(super) fn flag(self, features: u64) -> Result<u64, DeviceError> {
-        match (self, features & USER_COPY) {
+    /// The flag a new device is made with, on a kernel that says it has these features.
+    pub(super) fn flag(self, features: Option<u64>) -> Result<u64, DeviceError> {
+        match (self, features.unwrap_or(0) & USER_COPY) {
             (Self::Staged, _) | (Self::Auto, 0) => Ok(0),
             (Self::UserCopy, 0) => Err(DeviceError::NoFeature("user copy")),
             (Self::Auto | Self::UserCopy, flag) => Ok(flag),
@@ -113,13 +113,15 @@ mod tests {
 
     #[test]
     fn user_copy_is_used_where_the_kernel_has_it_and_demanded_only_by_word() {
-        let flag = |transfer: Transfer, features| transfer.flag(features).ok();
-        let all = u64::MAX;
+        let flag = |transfer: Transfer, features: Option<u64>| transfer.flag(features).ok();
+        // A kernel before user copy does not say what it has.
+        let (all, none) = (Some(u64::MAX), None);
         assert_eq!(flag(Transfer::Auto, all), Some(USER_COPY));
-        assert_eq!(flag(Transfer::Auto, 0), Some(0));
+        assert_eq!(flag(Transfer::Auto, none), Some(0));
         assert_eq!(flag(Transfer::UserCopy, all), Some(USER_COPY));
-        assert_eq!(flag(Transfer::UserCopy, 0), None);
+        assert_eq!(flag(Transfer::UserCopy, none), None);
+        assert_eq!(flag(Transfer::Auto, Some(0)), Some(0));
         assert_eq!(flag(Transfer::Staged, all), Some(0));
-        assert_eq!(flag(Transfer::Staged, 0), Some(0));
+        assert_eq!(flag(Transfer::Staged, none), Some(0));
     }
 }
