@@ -122,11 +122,10 @@ fn the_shipper_may_be_killed_and_the_application_notices_nothing() {
     site.wait_mode("async");
     for round in 0..3 {
         content::fill(&device, 1 << 20, 60 + round);
+        let shipper = site.pid(Daemon::Shipper);
         site.signal(Daemon::Shipper, Signal::Kill);
         content::write_at(&device, (4 + round) << 20, &[round as u8 + 1; 65536]);
-        run::eventually("a new shipper", LINK_PATIENCE, || {
-            site.status()["link"] == "up"
-        });
+        site.wait_shipper_after(shipper);
     }
     site.assert_replica_equals("v0", &device);
     assert_eq!(site.status()["mode"], "async");

@@ -285,22 +285,39 @@ impl Site {
 
     /// Process id of a daemon of the source host.
     pub fn pid(&self, daemon: Daemon) -> i32 {
-        let tap = self.path("run").join(&self.group).join("tap.pid");
-        let text = fs::read_to_string(&tap).unwrap_or_default();
-        let tap: i32 = text
-            .trim()
-            .parse()
-            .unwrap_or_else(|_| panic!("no pid in {text:?}"));
         match daemon {
-            Daemon::Tap => tap,
-            Daemon::Shipper => {
-                let line = Run::new("pgrep")
-                    .args(["-P", &tap.to_string(), "-f", "ublk-tap-shipper"])
-                    .done();
-                let first = line.stdout.lines().next().and_then(|pid| pid.parse().ok());
-                first.unwrap_or_else(|| panic!("the tap has no shipper: {line}"))
-            }
+            Daemon::Tap => self.tap_pid(),
+            Daemon::Shipper => self.shipper().expect("the tap has a shipper"),
         }
+    }
+
+    fn tap_pid(&self) -> i32 {
+        let file = self.path("run").join(&self.group).join("tap.pid");
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        let pid = text.trim().parse();
+        pid.unwrap_or_else(|_| panic!("no pid in {text:?}"))
+    }
+
+    /// The tap's shipper, if one runs now.
+    fn shipper(&self) -> Option<i32> {
+        let tap = self.tap_pid().to_string();
+        let line = Run::new("pgrep")
+            .args(["-P", &tap, "-f", "ublk-tap-shipper"])
+            .done();
+        line.stdout.lines().next()?.parse().ok()
+    }
+
+    /// Waits for the successor of a shipper that is dead, and for its link.
+    ///
+    /// Until the tap has seen the dead one go, `status` tells what that one said last, so the
+    /// process is asked for first.
+    pub fn wait_shipper_after(&self, dead: i32) {
+        eventually("the tap has a new shipper", LINK_PATIENCE, || {
+            self.shipper().is_some_and(|pid| pid != dead)
+        });
+        eventually("its link is up", LINK_PATIENCE, || {
+            self.status()["link"] == "up"
+        });
     }
 
     /// Sends `signal` to a daemon of the source host.
