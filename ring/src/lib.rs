@@ -11,8 +11,8 @@
 //! (P11), nothing found in shared memory is used before it is checked (P14).
 //!
 //! It does not know disks, sockets of the network, clocks or threads: time is an argument, waiting
-//! is the caller's. `unsafe` lives in the private modules `map` and `handoff::peer` only. The layout
-//! is written down in `docs/ring.md`, the reasons in `docs/decisions/ring-layout.md`.
+//! is the caller's. `unsafe` lives in the private modules `map`, `mapping` and `handoff::peer` only. The
+//! layout is written down in `docs/ring.md`, the reasons in `docs/decisions/ring-layout.md`.
 
 mod claim;
 mod config;
@@ -22,6 +22,7 @@ mod descriptor;
 pub mod handoff;
 mod layout;
 mod map;
+mod mapping;
 mod place;
 mod reclaim;
 mod recover;

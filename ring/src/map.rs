@@ -1,4 +1,4 @@
-//! The mapped memory: but for one system call, the only unsafe code of this crate.
+//! The mapped memory as words and payload.
 //!
 //! Owned by [`crate::Ring`] and [`crate::Consumer`]. Three maps: the tap's view of the ring, the
 //! shipper's read-only view of it, and the consumer page both may write. Control words are shared
@@ -15,8 +15,8 @@ use crate::descriptor::{DESCRIPTOR_WORDS, Descriptor, STATE_WORD, StateWord};
 use crate::layout::{
     CLAIM_WORD, FREED_POSITION_WORD, FREED_STAMP_WORD, Layout, PAGE_BYTES, WORD_BYTES,
 };
+use crate::mapping::Mapping;
 use crate::place::{ClaimWord, Cursor, Placement, UNIT_BYTES};
-use memmap2::{MmapOptions, MmapRaw};
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -37,20 +37,20 @@ const _: () = assert!(align_of::<AtomicU64>() as u64 == WORD_BYTES);
 /// The tap's view of the ring: control words as atomics, payload by claim only.
 #[derive(Debug)]
 pub(crate) struct TapMap {
-    map: ManuallyDrop<MmapRaw>,
+    map: ManuallyDrop<Mapping>,
     layout: Layout,
 }
 
 /// The shipper's view of the ring; the memory cannot be written through it.
 #[derive(Debug)]
 pub(crate) struct ReadMap {
-    map: MmapRaw,
+    map: Mapping,
 }
 
 /// The consumer page; both sides write it, neither believes it.
 #[derive(Debug)]
 pub(crate) struct PageMap {
-    map: MmapRaw,
+    map: Mapping,
 }
 
 /// The descriptor words of one open place.
@@ -87,7 +87,7 @@ unsafe impl Sync for SlotPayload {}
 impl TapMap {
     /// Maps the whole ring file, which must have the size of `layout`.
     pub(crate) fn new(file: &File, layout: Layout) -> io::Result<Self> {
-        let map = map_options(layout.total_bytes())?.map_raw(file)?;
+        let map = Mapping::writable(file, layout.total_bytes())?;
         assert!(map.len() as u64 == layout.total_bytes());
         Ok(Self {
             map: ManuallyDrop::new(map),
@@ -95,8 +95,10 @@ impl TapMap {
         })
     }
 
-    /// Keeps the memory resident.
+    /// Keeps the memory resident, in huge pages as far as there are any.
     pub(crate) fn lock(&self) -> io::Result<()> {
+        // Without them the ring is slower and as right.
+        let _ = self.map.gather();
         self.map.lock()
     }
 
@@ -162,7 +164,7 @@ impl TapMap {
     /// Address and length of the payload area, for the kernel to know it in advance.
     pub(crate) fn payload_area(&self) -> (*mut u8, usize) {
         let offset = self.layout.control_words * WORD_BYTES as usize;
-        let first = self.map.as_mut_ptr().wrapping_add(offset);
+        let first = self.map.as_ptr().wrapping_add(offset);
         (first, self.layout.payload_bytes as usize)
     }
 
@@ -178,7 +180,7 @@ impl TapMap {
         let offset = self.layout.control_words * WORD_BYTES as usize + byte;
         // SAFETY: the offset lies inside the map by the assertion above and the one in `new`; a
         // pointer into a map is never null.
-        let first = unsafe { NonNull::new_unchecked(self.map.as_mut_ptr().add(offset)) };
+        let first = unsafe { NonNull::new_unchecked(self.map.as_ptr().add(offset)) };
         SlotPayload { first, bytes }
     }
 
@@ -248,8 +250,7 @@ impl Drop for TapMap {
 impl ReadMap {
     /// Maps `bytes` of the ring file read-only.
     pub(crate) fn new(file: impl AsFd, bytes: u64) -> io::Result<Self> {
-        let fd = file.as_fd().try_clone_to_owned()?;
-        let map = map_options(bytes)?.map_raw_read_only(&fd)?;
+        let map = Mapping::read_only(file, bytes)?;
         assert!(map.len() as u64 == bytes);
         Ok(Self { map })
     }
@@ -292,8 +293,7 @@ impl ReadMap {
 impl PageMap {
     /// Maps the consumer page.
     pub(crate) fn new(file: impl AsFd) -> io::Result<Self> {
-        let fd = file.as_fd().try_clone_to_owned()?;
-        let map = map_options(PAGE_BYTES)?.map_raw(&fd)?;
+        let map = Mapping::writable(file, PAGE_BYTES)?;
         assert!(map.len() as u64 == PAGE_BYTES);
         Ok(Self { map })
     }
@@ -341,11 +341,4 @@ impl SlotPayload {
     pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
         self.first.as_ptr()
     }
-}
-
-fn map_options(bytes: u64) -> io::Result<MmapOptions> {
-    let length = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-    let mut options = MmapOptions::new();
-    options.len(length);
-    Ok(options)
 }
