@@ -33,8 +33,8 @@ pub struct Filled {
 #[derive(Debug)]
 pub(crate) struct Record {
     words: SlotWords,
-    stamp: u64,
-    state: State,
+    /// Stamp and state, as in the slot. One word, so that a record is moved as it was stored.
+    word: u64,
 }
 
 impl Claim {
@@ -50,7 +50,7 @@ impl Claim {
 
     /// Its place in the stream.
     pub fn stamp(&self) -> Stamp {
-        Stamp(self.record.stamp)
+        Stamp(self.record.stamp())
     }
 
     /// The payload to fill: as long as it was claimed, and holding what some older record left.
@@ -74,9 +74,10 @@ impl Claim {
             mut record,
         } = self;
         let claimed_bytes = payload.bytes().len();
+        // Not shown: to be shown they would have to lie in memory, see `crate::descriptor`.
         assert!(
             fields.is_sound(),
-            "record fields are impossible for their kind: {fields:?}"
+            "record fields are impossible for their kind"
         );
         assert!(
             fields.payload_bytes as usize <= claimed_bytes,
@@ -90,7 +91,7 @@ impl Claim {
 impl Filled {
     /// Its place in the stream.
     pub fn stamp(&self) -> Stamp {
-        Stamp(self.record.stamp)
+        Stamp(self.record.stamp())
     }
 
     /// The claimed payload: what the disk write in flight reads.
@@ -126,15 +127,11 @@ impl Record {
 
     /// Opens a place that is ours, or a dead tap's, whatever its descriptor says.
     pub(crate) fn begin(words: SlotWords, placement: Placement, mark: TimeMark) -> Self {
-        let mut record = Self {
-            words,
-            stamp: placement.stamp,
-            state: State::Opening,
-        };
         // A reader of the slot's last record must notice before it can see any new word or byte:
         // first the state word, then the fence, then everything else.
-        let opening = StateWord::pack(record.stamp, State::Opening);
-        record.words.as_slice()[STATE_WORD].store(opening, Ordering::Relaxed);
+        let word = StateWord::pack(placement.stamp, State::Opening);
+        words.as_slice()[STATE_WORD].store(word, Ordering::Relaxed);
+        let mut record = Self { words, word };
         fence(Ordering::Release);
         record.store(Descriptor::new(placement, mark.0), PLACE_WORDS);
         record.publish(State::Claimed);
@@ -142,7 +139,7 @@ impl Record {
     }
 
     pub(crate) fn stamp(&self) -> u64 {
-        self.stamp
+        StateWord::unpack(self.word).stamp
     }
 
     fn fill(&mut self, fields: RecordFields) {
@@ -160,30 +157,27 @@ impl Record {
 
     /// Makes a later state visible, and everything written before it.
     pub(crate) fn publish(&mut self, state: State) {
-        assert!(state > self.state, "a record only moves forward");
+        let next = StateWord::pack(self.stamp(), state);
+        assert!(next > self.word, "a record only moves forward");
         let word = &self.words.as_slice()[STATE_WORD];
-        let expected = StateWord::pack(self.stamp, self.state);
         assert!(
-            word.load(Ordering::Relaxed) == expected,
+            word.load(Ordering::Relaxed) == self.word,
             "a slot has one owner"
         );
-        self.state = state;
-        word.store(StateWord::pack(self.stamp, state), Ordering::Release);
+        self.word = next;
+        word.store(next, Ordering::Release);
     }
 }
 
 /// The place of a dead tap, as it left it.
 pub(crate) fn abandoned(words: SlotWords, stamp: u64, state: State) -> Record {
-    Record {
-        words,
-        stamp,
-        state,
-    }
+    let word = StateWord::pack(stamp, state);
+    Record { words, word }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if self.state < State::Filled {
+        if StateWord::unpack(self.word).state < Some(State::Filled) {
             self.fill(RecordFields::nothing());
             self.publish(State::Void);
         }

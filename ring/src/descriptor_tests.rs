@@ -94,10 +94,12 @@ fn every_impossible_field_is_named() {
         with(|d| (d.start, d.end) = (31, 33)),
         Err("payload position")
     );
-    assert_eq!(with(|d| d.kind = 0), Err("kind"));
-    assert_eq!(with(|d| d.kind = 200), Err("kind"));
-    assert_eq!(with(|d| d.flags = 2), Err("flags"));
-    assert_eq!(with(|d| d.zero[11] = 1), Err("flags"));
+    assert_eq!(with(|d| d.what &= !(0xff << KIND_SHIFT)), Err("kind"));
+    assert_eq!(with(|d| d.what |= 0xf0 << KIND_SHIFT), Err("kind"));
+    assert_eq!(with(|d| d.what |= 2 << FLAGS_SHIFT), Err("flags"));
+    assert_eq!(with(|d| d.what |= 1 << 32), Err("flags"));
+    assert_eq!(with(|d| d.what |= 1 << 63), Err("flags"));
+    assert_eq!(with(|d| d.zero = 1 << 63), Err("flags"));
     assert_eq!(with(|d| d.length_bytes = 512), Err("range"));
     assert_eq!(with(|d| d.offset_bytes = 1), Err("range"));
     assert_eq!(with(|d| d.offset_bytes = u64::MAX - 511), Err("range"));

@@ -163,11 +163,10 @@ impl Consumer {
         let mut upto = after;
         for _ in 0..count_max {
             let Some(stamp) = next_of(upto) else { break };
-            let Some(state) = self.state(stamp.0).done_as(stamp.0) else {
-                break;
-            };
-            if state == State::Void {
-                voids.push(stamp);
+            match self.state(stamp.0).done_as(stamp.0) {
+                Some(State::Void) => voids.push(stamp),
+                Some(_) => {}
+                None => break,
             }
             upto = stamp;
         }
