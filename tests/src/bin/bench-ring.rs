@@ -5,6 +5,7 @@
 //! what has settled and gives it back, as the shipper does but for reading it. Once warm, nothing
 //! on the way of a record may allocate: that is counted, and fails the run.
 
+use memmap2::MmapMut;
 use ring::{ClaimError, Consumer, RecordFields, Ring, RingConfig};
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -40,7 +41,7 @@ fn main() {
         std::process::exit(2);
     };
     let time = Duration::from_secs_f64(seconds);
-    let mut memory = vec![1_u8; MEMORY_BYTES];
+    let mut memory = pages(MEMORY_BYTES, 1);
     let bench = Bench::new();
     for cell in cells {
         bench.ring_rate(&cell, time); // warm
@@ -50,7 +51,33 @@ fn main() {
             println!("{}", json!({"cell": cell.name, "ours": ours, "peer": peer}));
         }
     }
-    println!("{}", json!({"info": {"allocations once warm": 0}}));
+    let apart = line_trip_ns();
+    println!(
+        "{}",
+        json!({"info": {"allocations once warm": 0, "a cache line between two threads, ns": apart}})
+    );
+}
+
+/// How long a cache line takes from one thread to another: what a stream shared by several
+/// producers pays for each record, whatever its code. Where two processors are two threads of one
+/// core it is a third of what it is between cores; a guest may be moved from one to the other.
+fn line_trip_ns() -> u64 {
+    const TRIPS: u64 = 1 << 20;
+    let word = Count::default();
+    let pass = |turn: u64| {
+        for trip in (turn..TRIPS).step_by(2) {
+            while word.0.load(Ordering::Acquire) != trip {
+                std::hint::spin_loop();
+            }
+            word.0.store(trip + 1, Ordering::Release);
+        }
+    };
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| pass(0));
+        scope.spawn(|| pass(1));
+    });
+    start.elapsed().as_nanos() as u64 / TRIPS
 }
 
 fn cell(text: &str) -> Option<Cell> {
@@ -61,6 +88,48 @@ fn cell(text: &str) -> Option<Cell> {
         producers: producers.parse().ok()?,
         bytes: bytes.parse().ok()?,
     })
+}
+
+/// Records done by one thread, in cache lines of its own: counting costs neither side anything.
+#[derive(Default)]
+#[repr(align(128))]
+struct Count(AtomicU64);
+
+impl Count {
+    fn add_one(&self) {
+        let records = self.0.load(Ordering::Relaxed);
+        self.0.store(records + 1, Ordering::Relaxed);
+    }
+}
+
+/// Records done by each of the threads of a cell.
+struct Counts(Vec<Count>);
+
+impl Counts {
+    fn new(cell: &Cell) -> Self {
+        Self((0..cell.producers).map(|_| Count::default()).collect())
+    }
+
+    fn total(&self) -> u64 {
+        let counts = self.0.iter().map(|count| count.0.load(Ordering::Relaxed));
+        counts.sum()
+    }
+
+    /// Bytes per second over `time` from now on.
+    fn rate(&self, bytes: usize, time: Duration) -> f64 {
+        let (start, before) = (Instant::now(), self.total());
+        thread::sleep(time);
+        let records = self.total() - before;
+        records as f64 * bytes as f64 / start.elapsed().as_secs_f64()
+    }
+}
+
+/// Memory that begins at a page, as that of a block request does: how fast a copy is depends on
+/// where its two ends lie within their pages, by a factor of two here.
+fn pages(bytes: usize, value: u8) -> MmapMut {
+    let mut memory = MmapMut::map_anon(bytes).unwrap_or_else(|error| fail(&error));
+    memory.fill(value);
+    memory
 }
 
 struct Bench {
@@ -86,12 +155,12 @@ impl Bench {
     /// Bytes per second through the ring.
     fn ring_rate(&self, cell: &Cell, time: Duration) -> f64 {
         let (stop, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (started, done) = (Barrier::new(cell.producers + 1), AtomicU64::new(0));
+        let (started, done) = (Barrier::new(cell.producers + 1), Counts::new(cell));
         let (rate, allocated) = thread::scope(|scope| {
             for n in 0..cell.producers {
-                let (ring, started, stop, done) = (&self.ring, &started, &stop, &done);
+                let (ring, started, stop, done) = (&self.ring, &started, &stop, &done.0[n]);
                 scope.spawn(move || {
-                    let source = vec![n as u8; cell.bytes];
+                    let source = pages(cell.bytes, n as u8);
                     started.wait();
                     produce(ring, &source, stop, done);
                 });
@@ -100,10 +169,7 @@ impl Bench {
             started.wait();
             thread::sleep(time / 10);
             let allocations = Region::new(ALLOCATIONS);
-            let (start, before) = (Instant::now(), done.load(Ordering::Relaxed));
-            thread::sleep(time);
-            let records = done.load(Ordering::Relaxed) - before;
-            let rate = records as f64 * cell.bytes as f64 / start.elapsed().as_secs_f64();
+            let rate = done.rate(cell.bytes, time);
             let allocated = allocations.change().allocations;
             stop.store(true, Ordering::Relaxed);
             while self.ring.acked() < self.ring.captured() {
@@ -122,7 +188,7 @@ impl Bench {
     }
 }
 
-fn produce(ring: &Ring, source: &[u8], stop: &AtomicBool, done: &AtomicU64) {
+fn produce(ring: &Ring, source: &[u8], stop: &AtomicBool, done: &Count) {
     let bytes = source.len();
     while !stop.load(Ordering::Relaxed) {
         let mark = TimeMark(1);
@@ -131,7 +197,7 @@ fn produce(ring: &Ring, source: &[u8], stop: &AtomicBool, done: &AtomicU64) {
                 claim.payload_mut().copy_from_slice(source);
                 let fields = RecordFields::write(VolumeIndex(0), 0, bytes as u32, false);
                 claim.fill(fields).settle();
-                done.fetch_add(1, Ordering::Relaxed);
+                done.add_one();
             }
             Err(ClaimError::Full) => thread::yield_now(),
             Err(error) => fail(&error),
@@ -158,14 +224,14 @@ fn consume(consumer: &Consumer, is_over: &AtomicBool) {
 
 /// Bytes per second of as many threads copying records of the same size one behind the other.
 fn copy_rate(memory: &mut [u8], cell: &Cell, time: Duration) -> f64 {
-    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, done) = (AtomicBool::new(false), Counts::new(cell));
     let share = memory.len() / cell.producers;
     let mut rate = 0.0;
     thread::scope(|scope| {
-        for own in memory.chunks_exact_mut(share).take(cell.producers) {
-            let (stop, done) = (&stop, &done);
+        for (own, done) in memory.chunks_exact_mut(share).zip(&done.0) {
+            let stop = &stop;
             scope.spawn(move || {
-                let source = vec![7; cell.bytes];
+                let source = pages(cell.bytes, 7);
                 'all: loop {
                     for place in own.chunks_exact_mut(cell.bytes) {
                         if stop.load(Ordering::Relaxed) {
@@ -173,16 +239,13 @@ fn copy_rate(memory: &mut [u8], cell: &Cell, time: Duration) -> f64 {
                         }
                         place.copy_from_slice(&source);
                         std::hint::black_box(&place);
-                        done.fetch_add(1, Ordering::Relaxed);
+                        done.add_one();
                     }
                 }
             });
         }
         thread::sleep(time / 10);
-        let (start, before) = (Instant::now(), done.load(Ordering::Relaxed));
-        thread::sleep(time);
-        let records = done.load(Ordering::Relaxed) - before;
-        rate = records as f64 * cell.bytes as f64 / start.elapsed().as_secs_f64();
+        rate = done.rate(cell.bytes, time);
         stop.store(true, Ordering::Relaxed);
     });
     rate
