@@ -38,6 +38,9 @@ pub(super) struct Live {
     pub(super) counters: Vec<Arc<Counters>>,
 }
 
+/// What became of making it.
+pub(super) type Report = Result<Live, DeviceError>;
+
 /// What the keeper is told.
 pub(super) enum Message {
     /// Take the device down.
@@ -72,7 +75,7 @@ struct Keeper {
 }
 
 /// Makes the device, reports, and returns when it is gone.
-pub(super) fn keep(plan: &Plan, mailbox: Mailbox, report: &SyncSender<Result<Live, DeviceError>>) {
+pub(super) fn keep(plan: &Plan, mailbox: Mailbox, report: &SyncSender<Report>) {
     let mut keeper = match Keeper::new(plan, mailbox) {
         Ok(keeper) => keeper,
         Err(error) => {
@@ -81,22 +84,17 @@ pub(super) fn keep(plan: &Plan, mailbox: Mailbox, report: &SyncSender<Result<Liv
         }
     };
     match keeper.start(plan) {
-        Ok(live) => {
-            // Nobody to tell: it has taken too long.
-            if report.send(Ok(live)).is_ok() {
+        Ok(live) => match report.send(Ok(live)) {
+            Ok(()) => {
                 keeper.wait();
+                keeper.end();
             }
-            keeper.end();
-        }
-        Err(error) if keeper.is_recovered => {
-            // Its users still wait for a tap that can: taking it down would fail their writes. The
-            // kernel takes it back when this process ends.
-            std::mem::forget(keeper);
-            let _ = report.send(Err(error));
-        }
+            // It has taken too long, and nobody hears it any more.
+            Err(_) => keeper.give_up(),
+        },
         Err(error) => {
             // Told last: who hears it may end the process, and leave the device half made.
-            keeper.end();
+            keeper.give_up();
             let _ = report.send(Err(error));
         }
     }
@@ -203,6 +201,16 @@ impl Keeper {
         match self.mailbox.mail.recv() {
             Ok(Message::Ended { .. }) => tracing::error!("the device was deleted by somebody else"),
             _ => tracing::debug!("stopping the device"),
+        }
+    }
+
+    /// It is not served. One of a dead tap has users, who wait for a tap that can: taking it down
+    /// would fail their writes. The kernel takes it back when this process ends.
+    fn give_up(self) {
+        if self.is_recovered {
+            std::mem::forget(self);
+        } else {
+            self.end();
         }
     }
 

@@ -48,7 +48,7 @@ pub use transfer::Transfer;
 use crate::disk::Disk;
 use crate::ranges::RangeTable;
 use counters::{Counters, Faults};
-use keeper::{Live, Mailbox, Message, Plan};
+use keeper::{Live, Mailbox, Message, Plan, Report};
 use request::Geometry;
 use retire::Retirement;
 use ring::Ring;
@@ -57,7 +57,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 use wire::limits::RECORD_PAYLOAD_BYTES_MAX;
@@ -156,7 +156,7 @@ impl Device {
         };
         let plan = config.into_plan(Arc::clone(&faults));
         let (post, mail) = channel();
-        let (report, reported) = sync_channel(1);
+        let (report, reported) = report();
         let mailbox = Mailbox {
             post: post.clone(),
             mail,
@@ -266,9 +266,14 @@ impl Drop for Device {
     }
 }
 
+/// What a keeper reports by. Handed over or not at all: one that is too late is known to be.
+fn report() -> (SyncSender<Report>, Receiver<Report>) {
+    sync_channel(0)
+}
+
 /// Waits for the keeper's report. A device that is made too late is taken down again.
 fn await_start(
-    reported: &Receiver<Result<Live, DeviceError>>,
+    reported: &Receiver<Report>,
     post: &Sender<Message>,
     within: Duration,
 ) -> Result<Live, DeviceError> {
@@ -403,12 +408,28 @@ mod tests {
     #[test]
     fn a_device_that_is_not_made_in_time_is_told_to_go() {
         let (post, mail) = channel();
-        let (report, reported) = sync_channel(1);
+        let (report, reported) = report();
         let error = await_start(&reported, &post, Duration::ZERO);
         assert!(matches!(error, Err(DeviceError::TimedOut { .. })));
         assert!(matches!(mail.try_recv(), Ok(Message::Stop)));
         drop(report);
         let error = await_start(&reported, &post, Duration::from_secs(9));
         assert!(error.is_err(), "a keeper that is gone reports nothing");
+    }
+
+    #[test]
+    fn a_keeper_knows_that_its_report_came_too_late() {
+        let (post, _mail) = channel();
+        let (report, reported) = report();
+        let live = Live {
+            id: 1,
+            counters: Vec::new(),
+        };
+        assert!(await_start(&reported, &post, Duration::ZERO).is_err());
+        let keeper = std::thread::spawn(move || report.send(Ok(live)).is_err());
+        // It finds somebody there who no longer listens, or will soon find nobody.
+        std::thread::sleep(STOP_INTERVAL);
+        drop(reported);
+        assert!(keeper.join().unwrap());
     }
 }

@@ -238,6 +238,7 @@ impl Clerk {
 
     fn start(&mut self, config: DeviceConfig) -> Result<Started, Failure> {
         let (group, volume) = (config.group.clone(), config.volume.clone());
+        let is_recovered = config.recovers.is_some();
         let mut front = self
             .fronts
             .start(config)
@@ -246,17 +247,24 @@ impl Clerk {
             let link = front.path();
             return Ok(Started { front, link });
         }
+        let link = device::link::path(&self.dirs.dev, &group, &volume);
         let published = device::link::publish(&self.dirs.dev, &group, &volume, &front.path());
-        let link = published.map_err(|error| {
-            self.served.insert(volume.clone());
-            // Before the failure is told: the process may end with it.
-            if let Err(error) = front.stop(STOP_PATIENCE) {
-                tracing::warn!(%error, "a device without a name goes later");
-            }
-            let link = device::link::path(&self.dirs.dev, &group, &volume);
-            Failure::of_io(&format!("make the link {}", link.display()), &error)
-        })?;
-        Ok(Started { front, link })
+        let Err(error) = published else {
+            return Ok(Started { front, link });
+        };
+        let failure = Failure::of_io(&format!("make the link {}", link.display()), &error);
+        if is_recovered {
+            // Whoever uses it waits for it: without its name it serves them all the same.
+            let device = front.path();
+            tracing::error!("{failure}; link it to {} by hand", device.display());
+            return Ok(Started { front, link });
+        }
+        self.served.insert(volume);
+        // Before the failure is told: the process may end with it.
+        if let Err(error) = front.stop(STOP_PATIENCE) {
+            tracing::warn!(%error, "a device without a name goes later");
+        }
+        Err(failure)
     }
 
     fn undo(&mut self, volume: &Name, mut before: Option<Registered>) {

@@ -251,3 +251,23 @@ fn a_copy_the_receiver_wants_is_made_also_if_it_asks_before_the_devices_serve() 
     tap.remove(None, false).unwrap();
     tap.end();
 }
+
+#[test]
+fn a_device_that_gets_no_stable_name_goes_on_and_serves_without() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    tap.die();
+    let link = host.link("data");
+    std::fs::remove_file(&link).unwrap();
+    std::fs::create_dir_all(link.join("in the way")).unwrap();
+    let tap = host.successor(&[("data", &disk)]);
+    wait_served(&tap);
+    let device = host.fronts.device("data");
+    assert!(!device.is_gone() && !host.gave_up.load(Ordering::Acquire));
+    device.write(AT, &[4; 4096]);
+    tap.barrier(PATIENCE).unwrap();
+    host.assert_equal("data", &disk);
+    tap.remove(None, false).unwrap();
+    tap.end();
+}
