@@ -50,7 +50,7 @@ impl Driver {
         let group = &self.group;
         let volume =
             Name::new(&request.volume).map_err(|error| Failure::usage(error.to_string()))?;
-        if self.removal.is_some() {
+        if !self.removals.is_empty() {
             let text =
                 format!("volumes of {group} are being removed; try again when they are gone");
             return Err(Failure::refused(text));
@@ -103,7 +103,7 @@ impl Driver {
                 Err(failure) => self.not_started(now, index, failure),
             },
             Done::Undone => self.end_if_unused(),
-            Done::Sealed { clean, failure } => self.sealed(now, &clean, failure),
+            Done::Sealed(sealed) => self.sealed(now, sealed),
         }
     }
 

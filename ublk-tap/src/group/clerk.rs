@@ -48,7 +48,12 @@ pub enum Job {
         before: Option<Registered>,
     },
     /// Write down how volumes were left, and let their disks go.
-    Seal(Vec<Leaver>),
+    Seal {
+        /// Their numbers.
+        volumes: Vec<VolumeIndex>,
+        /// What there is to each.
+        leavers: Vec<Leaver>,
+    },
     /// Keep the generation the receiver holds.
     Keep(Generation),
     /// Forget a volume that is not tapped.
@@ -101,13 +106,18 @@ pub enum Done {
     },
     /// Of [`Job::Undo`].
     Undone,
-    /// Of [`Job::Seal`]: the volumes that are clean, and what failed.
-    Sealed {
-        /// Names of those left clean.
-        clean: Vec<Name>,
-        /// Why others that should be clean are not.
-        failure: Option<Failure>,
-    },
+    /// Of [`Job::Seal`].
+    Sealed(Sealed),
+}
+
+/// Volumes that are gone, with their ends written down.
+pub struct Sealed {
+    /// Their numbers.
+    pub volumes: Vec<VolumeIndex>,
+    /// Names of those left clean.
+    pub clean: Vec<Name>,
+    /// Why others that should be clean are not.
+    pub failure: Option<Failure>,
 }
 
 /// A disk that is ours.
@@ -188,7 +198,14 @@ impl Clerk {
                 self.undo(&volume, before);
                 Done::Undone
             }
-            Job::Seal(leavers) => self.seal(leavers),
+            Job::Seal { volumes, leavers } => {
+                let (clean, failure) = self.seal(leavers);
+                Done::Sealed(Sealed {
+                    volumes,
+                    clean,
+                    failure,
+                })
+            }
             Job::Keep(generation) => {
                 self.keep(generation);
                 return None;
@@ -284,7 +301,8 @@ impl Clerk {
         }
     }
 
-    fn seal(&mut self, leavers: Vec<Leaver>) -> Done {
+    /// Names of those left clean, and why others that should be are not.
+    fn seal(&mut self, leavers: Vec<Leaver>) -> (Vec<Name>, Option<Failure>) {
         let mut failure = None;
         let mut rests = Vec::new();
         for leaver in leavers {
@@ -322,11 +340,8 @@ impl Clerk {
             }
         });
         match sealed {
-            Ok(()) => Done::Sealed { clean, failure },
-            Err(error) => Done::Sealed {
-                clean: Vec::new(),
-                failure: Some(of_state(&error)),
-            },
+            Ok(()) => (clean, failure),
+            Err(error) => (Vec::new(), Some(of_state(&error))),
         }
     }
 

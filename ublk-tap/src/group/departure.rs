@@ -110,6 +110,11 @@ impl Departure {
         matches!(self.stage, Stage::Draining { .. } | Stage::Retiring)
     }
 
+    /// Whether what is left of it is to be written down.
+    pub fn is_sealing(&self) -> bool {
+        self.stage == Stage::Sealing
+    }
+
     /// Whether its time is over.
     pub fn is_late(&self, now: Instant) -> bool {
         now >= self.deadline

@@ -100,7 +100,8 @@ pub struct Driver {
     pub(super) tapped: BTreeMap<VolumeIndex, Tapped>,
     pub(super) adding: Vec<Adding>,
     pub(super) claims: VecDeque<PendingClaim>,
-    pub(super) removal: Option<Removal>,
+    /// One an operator has asked for, or the end of the tap; besides those being written down.
+    pub(super) removals: Vec<Removal>,
     pub(super) barriers: Barriers<ReplyTo>,
     /// What is to be recovered, before the first turn.
     recovery: Option<Recovery>,
@@ -176,7 +177,7 @@ impl Driver {
             tapped: BTreeMap::new(),
             adding: Vec::new(),
             claims: VecDeque::new(),
-            removal: None,
+            removals: Vec::new(),
             barriers: Barriers::new(),
             recovery: config.recovery,
             becomes: config.becomes,
@@ -229,7 +230,7 @@ impl Driver {
         let facts = self.facts(now);
         self.decide(now, CoreEvent::Observed(facts));
         self.note_whole();
-        self.step_removal(now);
+        self.step_removals(now);
         self.step_barriers(now);
         if self.core.is_whole() {
             self.lost_since = None;
@@ -463,7 +464,7 @@ impl Driver {
 
     fn rhythm(&self) -> Duration {
         let is_waited_for = !self.barriers.is_empty()
-            || self.removal.is_some()
+            || !self.removals.is_empty()
             || !self.adding.is_empty()
             || !self.claims.is_empty();
         let is_busy = self.ring.captured() > self.ring.acked() || self.core.mode() != Mode::Async;
@@ -500,7 +501,7 @@ impl Driver {
 
     /// Whether it has no volume, not even one that is coming or going.
     pub(super) fn is_empty(&self) -> bool {
-        self.tapped.is_empty() && self.adding.is_empty() && self.removal.is_none()
+        self.tapped.is_empty() && self.adding.is_empty() && self.removals.is_empty()
     }
 }
 

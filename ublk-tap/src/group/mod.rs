@@ -22,6 +22,7 @@ mod ports;
 mod rate;
 mod records;
 mod recovery;
+mod refusal;
 mod removal;
 mod report;
 mod roster;

@@ -1,14 +1,13 @@
 //! Removing volumes: what the [`Departure`] decides, done, and told in words.
 
-use super::clerk::{Job, Leaver, Left};
-use super::core::{CoreEvent, Mode};
-use super::departure::{Departure, Manner, Step, View, Why};
+use super::clerk::{Job, Leaver, Left, Sealed};
+use super::core::CoreEvent;
+use super::departure::{Departure, Manner, Step, View};
 use super::driver::{Driver, wait_of};
 use super::volume::Place;
 use crate::control::{RemoveRequest, Removed, Reply, ReplyTo};
 use crate::copier::Rereads;
-use crate::failure::{Exit, Failure};
-use crate::settings::{ByteSize, Span};
+use crate::failure::Failure;
 use crate::state::Unclean;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,14 +44,10 @@ impl Driver {
             Ok(volumes) => volumes,
             Err(failure) => return reply.fail(failure),
         };
-        if let Some(removal) = &mut self.removal {
-            if removal.volumes != volumes || removal.manner == Manner::Ending {
-                let text = format!(
-                    "volumes of {} are being removed already; try again",
-                    self.group
-                );
-                return reply.fail(Failure::refused(text));
-            }
+        let is_free = self.removals.is_empty();
+        let is_same =
+            |removal: &&mut Removal| removal.volumes == volumes && removal.manner != Manner::Ending;
+        if let Some(removal) = self.removals.iter_mut().find(is_same) {
             removal.departure.ask_again(manner, deadline);
             removal.manner = manner;
             if let Some(old) = removal.asker.replace(reply) {
@@ -60,10 +55,16 @@ impl Driver {
             }
             return;
         }
+        if !is_free {
+            let group = &self.group;
+            let text = format!("volumes of {group} are being removed already; try again");
+            return reply.fail(Failure::refused(text));
+        }
         if let Some(failure) = self.claimed(&volumes) {
             return reply.fail(failure);
         }
-        self.depart(manner, volumes, deadline, Some(reply));
+        let removal = self.removal(manner, volumes, deadline, Some(reply));
+        self.removals.push(removal);
     }
 
     /// The tap is to end: with whatever can be had within the configured time.
@@ -76,30 +77,38 @@ impl Driver {
             adding.reply.fail(Failure::failed("the tap is ending"));
         }
         if self.tapped.is_empty() {
-            self.is_over = true;
+            self.is_over |= self.is_empty();
             return;
         }
-        let asker = self.removal.take().and_then(|removal| removal.asker);
+        // What is written down already is no longer ours to end; the rest goes with us.
+        let removals = std::mem::take(&mut self.removals).into_iter();
+        let (sealing, open): (Vec<_>, Vec<_>) =
+            removals.partition(|removal| removal.departure.is_sealing());
+        self.removals = sealing;
+        let asker = open.into_iter().find_map(|removal| removal.asker);
         let volumes = self.tapped.keys().copied().collect();
         let deadline = now + self.settings.stop;
-        self.depart(Manner::Ending, volumes, deadline, asker);
-        if let Some(removal) = &mut self.removal {
-            removal.hard_deadline = Some(deadline + HANG_PATIENCE);
-        }
+        let mut removal = self.removal(Manner::Ending, volumes, deadline, asker);
+        removal.hard_deadline = Some(deadline + HANG_PATIENCE);
+        self.removals.push(removal);
     }
 
     /// Whether the tap is ending.
     fn is_ending(&self) -> bool {
-        self.removal
-            .as_ref()
-            .is_some_and(|removal| removal.manner == Manner::Ending)
+        let mut removals = self.removals.iter();
+        removals.any(|removal| removal.manner == Manner::Ending)
     }
 
-    /// Takes the removal under way one step further.
-    pub(super) fn step_removal(&mut self, now: Instant) {
-        let Some(mut removal) = self.removal.take() else {
-            return;
-        };
+    /// Takes the removals under way one step further.
+    pub(super) fn step_removals(&mut self, now: Instant) {
+        for removal in std::mem::take(&mut self.removals) {
+            let removal = self.step_removal(now, removal);
+            self.removals.extend(removal);
+        }
+    }
+
+    /// Nothing is left of one that is refused.
+    fn step_removal(&mut self, now: Instant, mut removal: Removal) -> Option<Removal> {
         let places = self.places(&removal.volumes);
         let view = View {
             places: &places,
@@ -110,22 +119,12 @@ impl Driver {
             is_rereading: self.is_rereading(&removal.volumes),
             is_in_doubt: removal.volumes.iter().any(|v| self.core.is_in_doubt(*v)),
         };
+        let mut refused = None;
         match removal.departure.step(now, &view) {
             Step::Wait => {}
-            Step::Refuse(why) => {
-                let failure = self.refusal(now, why, &removal);
-                return self.refuse(removal, failure);
-            }
-            Step::Retire => {
-                if let Some(failure) = self.retire_devices(&mut removal) {
-                    return self.refuse(removal, failure);
-                }
-            }
-            Step::Stop => {
-                if let Some(failure) = self.stop_devices(now, &mut removal) {
-                    return self.refuse(removal, failure);
-                }
-            }
+            Step::Refuse(why) => refused = Some(self.refusal(now, why, &removal)),
+            Step::Retire => refused = self.retire_devices(&mut removal),
+            Step::Stop => refused = self.stop_devices(now, &mut removal),
             Step::Leave => self.leave(now, &removal.volumes),
             Step::TellLate(why) => {
                 let failure = self.refusal(now, why, &removal);
@@ -133,14 +132,25 @@ impl Driver {
             }
             Step::Seal => self.seal(now, &mut removal),
         }
-        self.removal = Some(removal);
+        let Some(failure) = refused else {
+            return Some(removal);
+        };
+        self.refuse(removal, failure);
+        None
     }
 
     /// The clerk has written down how the volumes were left.
-    pub(super) fn sealed(&mut self, now: Instant, clean: &[Name], failure: Option<Failure>) {
-        let Some(mut removal) = self.removal.take() else {
+    pub(super) fn sealed(&mut self, now: Instant, sealed: Sealed) {
+        let Sealed {
+            volumes,
+            clean,
+            failure,
+        } = sealed;
+        let is_it = |removal: &Removal| removal.volumes == volumes;
+        let Some(position) = self.removals.iter().position(is_it) else {
             return;
         };
+        let mut removal = self.removals.remove(position);
         let mut names = Vec::new();
         for index in &removal.volumes {
             if let Some(name) = self.members.name(*index) {
@@ -176,25 +186,22 @@ impl Driver {
         answer(&mut removal, result);
     }
 
-    fn depart(
-        &mut self,
+    fn removal(
+        &self,
         manner: Manner,
         volumes: Vec<VolumeIndex>,
         deadline: Instant,
         asker: Option<ReplyTo>,
-    ) {
-        let captured = self.ring.captured();
-        let departure = Departure::new(manner, captured, deadline);
-        let stake = String::new();
-        self.removal = Some(Removal {
-            departure,
+    ) -> Removal {
+        Removal {
+            departure: Departure::new(manner, self.ring.captured(), deadline),
             manner,
             volumes,
             asker,
-            stake,
+            stake: String::new(),
             retired: BTreeSet::new(),
             hard_deadline: None,
-        });
+        }
     }
 
     fn targets(&self, volume: Option<&str>) -> Result<Vec<VolumeIndex>, Failure> {
@@ -301,75 +308,10 @@ impl Driver {
                 returns: removal.manner == Manner::Ending,
             });
         }
-        self.post_job(Job::Seal(leavers));
-    }
-
-    /// What would be lost now, in seconds and bytes.
-    pub(super) fn stake(&self, now: Instant) -> String {
-        let (bytes, age) = self.lag(now);
-        format!(
-            "{} of changes, the oldest {} old",
-            ByteSize(bytes),
-            Span(age)
-        )
-    }
-
-    fn refusal(&self, now: Instant, why: Why, removal: &Removal) -> Failure {
-        let group = &self.group;
-        let what = self.names(&removal.volumes);
-        let stake = self.stake(now);
-        let link = self.link.words();
-        match why {
-            Why::NotWhole => {
-                let mode = self.core.mode();
-                let reason = self.core.reason(now);
-                let stake = match mode {
-                    Mode::Broken => format!("{stake} are not at the receiver"),
-                    _ => "the copy is not complete".to_owned(),
-                };
-                let text = format!(
-                    "{what}: {stake} (mode {mode}: {reason}); wait for it, or give it up with \
-                     --abandon"
-                );
-                Failure::refused(text)
-            }
-            Why::NotDrained if self.ring.acked() == self.ring.captured() => Failure::late(format!(
-                "{what}: the receiver cannot confirm it (link {link}); wait for it, or remove \
-                     with --abandon"
-            )),
-            Why::NotDrained => Failure::late(format!(
-                "{what}: {stake}, are not at the receiver (link {link}); wait for it, or give \
-                 them up with --abandon"
-            )),
-            Why::NotWritten => Failure::late(format!(
-                "{what}: what is cached for it is still being written to the disk; nothing has \
-                 changed, try again"
-            )),
-            Why::Busy => Failure::late(format!(
-                "{what}: requests are still waiting for the disk; it goes on, see `ublk-tap status \
-                 {group}`"
-            )),
-            Why::LeftBehind => Failure::late(format!(
-                "{what}: the device is gone, but {stake}, are not at the receiver (link {link}); \
-                 run it again to wait, or give them up with --abandon"
-            )),
-        }
-    }
-
-    fn broke_meanwhile(&self, now: Instant, removed: &Removed) -> Failure {
-        let names = removed.volumes.join(", ");
-        let why = match self.core.reason(now) {
-            reason if reason.is_empty() => "the last writes failed".to_owned(),
-            reason => reason,
-        };
-        let text = format!("{names}: removed, but not clean ({why}); the next add copies it again");
-        Failure::new(Exit::Failed, text)
-    }
-
-    fn names(&self, volumes: &[VolumeIndex]) -> String {
-        let name = |index| Some(format!("{}/{}", self.group, self.members.name(index)?));
-        let names: Vec<String> = volumes.iter().filter_map(|index| name(*index)).collect();
-        names.join(", ")
+        self.post_job(Job::Seal {
+            volumes: removal.volumes.clone(),
+            leavers,
+        });
     }
 }
 

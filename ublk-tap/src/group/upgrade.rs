@@ -32,7 +32,7 @@ impl Driver {
     /// Why it would cost more than a pause.
     fn not_now(&self, force: bool) -> Option<Failure> {
         let group = &self.group;
-        if self.removal.is_some() {
+        if !self.removals.is_empty() {
             let text = format!("volumes of {group} are being removed; try again afterwards");
             return Some(Failure::refused(text));
         }

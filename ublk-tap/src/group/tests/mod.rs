@@ -3,6 +3,7 @@
 
 mod core;
 mod driver;
+mod ending;
 mod faults;
 mod recover;
 mod upgrade;

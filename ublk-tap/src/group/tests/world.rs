@@ -536,6 +536,10 @@ fn learn(names: &mut BTreeMap<u16, String>, welcome: &Welcome) {
 pub(super) struct FakeFronts {
     /// The next device cannot be made.
     pub(super) fails: AtomicBool,
+    /// The clerk waits with the next disk while a test holds this.
+    pub(super) opening: Mutex<()>,
+    /// The clerk waits with the next device while a test holds this.
+    pub(super) making: Mutex<()>,
     devices: Mutex<BTreeMap<String, Arc<Fake>>>,
 }
 
@@ -577,10 +581,12 @@ impl FakeFronts {
 
 impl Fronts for FakeFronts {
     fn check(&self, _kind: FrontKind) -> Result<(), DeviceError> {
+        drop(self.opening.lock().unwrap());
         Ok(())
     }
 
     fn start(&self, config: DeviceConfig) -> Result<Box<dyn Front>, DeviceError> {
+        drop(self.making.lock().unwrap());
         if self.fails.swap(false, Ordering::AcqRel) {
             return Err(DeviceError::NoDriver);
         }
