@@ -50,6 +50,9 @@ impl Driver {
         let group = &self.group;
         let volume =
             Name::new(&request.volume).map_err(|error| Failure::usage(error.to_string()))?;
+        if self.is_ending {
+            return Err(Failure::refused(format!("the tap of {group} is ending")));
+        }
         if !self.removals.is_empty() {
             let text =
                 format!("volumes of {group} are being removed; try again when they are gone");
@@ -113,13 +116,6 @@ impl Driver {
             .iter()
             .position(|adding| adding.volume == *volume);
         let Some(position) = position else {
-            // The tap was told to end meanwhile.
-            if let Ok(Opened { before, .. }) = result {
-                self.post_job(Job::Undo {
-                    volume: volume.clone(),
-                    before,
-                });
-            }
             return;
         };
         let adding = self.adding.remove(position);
@@ -133,6 +129,11 @@ impl Driver {
         let start = opened.start.clone();
         let before = opened.before.clone();
         let volume = adding.volume.clone();
+        if self.is_ending {
+            adding.reply.fail(Failure::failed("the tap is ending"));
+            // It ends when this is done.
+            return self.post_job(Job::Undo { volume, before });
+        }
         let tapped = Tapped::new(adding, opened);
         match self.enter(tapped) {
             Ok(index) => {

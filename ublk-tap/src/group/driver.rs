@@ -113,6 +113,8 @@ pub struct Driver {
     pub(super) is_roster_saved: bool,
     /// Since when changes are missing at the receiver because the stream was given up.
     pub(super) lost_since: Option<Instant>,
+    /// It was told to end.
+    pub(super) is_ending: bool,
     pub(super) is_over: bool,
     started: Instant,
     on_demand: Option<Duration>,
@@ -185,6 +187,7 @@ impl Driver {
             copies: BTreeMap::new(),
             is_roster_saved: false,
             lost_since: None,
+            is_ending: false,
             is_over: false,
             started: now,
             on_demand: config.on_demand,
@@ -494,9 +497,9 @@ impl Driver {
         }
     }
 
-    /// An add has failed: a tap started for it ends.
+    /// An add has failed and is undone: a tap started for it ends, as does one told to.
     pub(super) fn end_if_unused(&mut self) {
-        self.is_over |= self.on_demand.is_some() && self.is_empty();
+        self.is_over |= (self.on_demand.is_some() || self.is_ending) && self.is_empty();
     }
 
     /// Whether it has no volume, not even one that is coming or going.

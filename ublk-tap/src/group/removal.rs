@@ -70,15 +70,11 @@ impl Driver {
     /// The tap is to end: with whatever can be had within the configured time.
     pub(super) fn end(&mut self, now: Instant) {
         tracing::info!("told to end");
-        if self.is_ending() {
+        if std::mem::replace(&mut self.is_ending, true) {
             return;
-        }
-        for adding in self.adding.drain(..) {
-            adding.reply.fail(Failure::failed("the tap is ending"));
         }
         if self.tapped.is_empty() {
-            self.is_over |= self.is_empty();
-            return;
+            return self.end_if_unused();
         }
         // What is written down already is no longer ours to end; the rest goes with us.
         let removals = std::mem::take(&mut self.removals).into_iter();
@@ -91,12 +87,6 @@ impl Driver {
         let mut removal = self.removal(Manner::Ending, volumes, deadline, asker);
         removal.hard_deadline = Some(deadline + HANG_PATIENCE);
         self.removals.push(removal);
-    }
-
-    /// Whether the tap is ending.
-    fn is_ending(&self) -> bool {
-        let mut removals = self.removals.iter();
-        removals.any(|removal| removal.manner == Manner::Ending)
     }
 
     /// Takes the removals under way one step further.

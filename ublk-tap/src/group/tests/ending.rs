@@ -63,3 +63,31 @@ fn a_removal_that_is_being_written_down_is_neither_lost_nor_taken_for_the_end() 
         [("three", _, true), ("two", true, true)]
     ));
 }
+
+#[test]
+fn an_add_whose_disk_is_being_opened_is_undone_and_does_not_come_back() {
+    let host = Host::new();
+    let tap = Arc::new(host.tap());
+    let disk = whole(&host, &tap, "data");
+    tap.remove(None, false).unwrap();
+    Arc::into_inner(tap).unwrap().end();
+    let before = host.state().volumes;
+
+    let tap = Arc::new(host.tap());
+    let clerk = host.fronts.opening.lock().unwrap();
+    let adder = Arc::clone(&tap);
+    let adding = std::thread::spawn(move || adder.add(&disk, "data"));
+    eventually("the add is asked for", || {
+        tap.forget("data")
+            .is_err_and(|failure| failure.text.contains("is tapped"))
+    });
+    tap.stop();
+    tap.stop();
+    tap.status();
+    drop(clerk);
+    let failure = adding.join().unwrap().unwrap_err();
+    assert!(failure.text.contains("is ending"), "{failure}");
+    eventually("the tap ends", || tap.is_over());
+    Arc::into_inner(tap).unwrap().end();
+    assert_eq!(host.state().volumes, before);
+}
