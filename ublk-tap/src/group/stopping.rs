@@ -30,10 +30,12 @@ impl Driver {
     pub(super) fn retire_devices(&mut self, removal: &mut Removal) -> Option<Failure> {
         let must_be_free = removal.manner != Manner::Ending;
         for index in &removal.volumes {
-            if removal.retired.contains(index) {
+            let tapped = self.tapped.get_mut(index);
+            // Something may be cached for one that does not serve yet.
+            let is_starting = tapped.as_ref().is_some_and(|tapped| tapped.is_starting());
+            if is_starting || removal.retired.contains(index) {
                 continue;
             }
-            let tapped = self.tapped.get_mut(index);
             let front = tapped.and_then(|tapped| tapped.front.as_mut());
             let retired = front.map(|front| (front.retire(must_be_free), front.in_use_words()));
             let name = self.members.name(*index);

@@ -91,3 +91,24 @@ fn an_add_whose_disk_is_being_opened_is_undone_and_does_not_come_back() {
     Arc::into_inner(tap).unwrap().end();
     assert_eq!(host.state().volumes, before);
 }
+
+#[test]
+fn a_device_that_is_still_to_be_gone_on_with_has_its_cache_written_before_it_stops() {
+    let mut host = Host::new();
+    host.settings.stop = PATIENCE;
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    eventually("it is noted as whole", || tap.ring.whole() != 0);
+    tap.die();
+    let clerk = host.fronts.making.lock().unwrap();
+    let tap = host.successor(&[("data", &disk)]);
+    tap.stop();
+    for _ in 0..20 {
+        tap.status();
+    }
+    drop(clerk);
+    tap.end();
+    let device = host.fronts.device("data");
+    assert_eq!(device.retirement.lock().unwrap().1, 3, "asked until done");
+    assert!(matches!(host.state().volumes[0].rest, Rest::Clean(_)));
+}
