@@ -120,10 +120,19 @@ impl Departure {
         now >= self.deadline
     }
 
-    /// Another asker wants the same, with its own patience. An abandon stays one.
+    /// How much it waits for.
+    pub fn manner(&self) -> Manner {
+        self.manner
+    }
+
+    /// Another asker wants the same, with its own patience. An abandon stays one, and no longer waits
+    /// for what the asker before it waited for.
     pub fn ask_again(&mut self, manner: Manner, deadline: Instant) {
         if self.manner != Manner::Abandon {
             self.manner = manner;
+        }
+        if self.manner == Manner::Abandon && matches!(self.stage, Stage::Draining { .. }) {
+            self.stage = Stage::Retiring;
         }
         self.deadline = deadline;
         self.is_told = false;
@@ -372,6 +381,22 @@ mod tests {
             assert_eq!(written, Step::Stop, "{manner:?}");
             assert!(!departure.is_reversible());
         }
+    }
+
+    #[test]
+    fn an_abandon_does_not_wait_for_what_the_asker_before_it_waited_for() {
+        let (mut departure, now, late) = start(Manner::Whole);
+        let ready = [Place::Ready];
+        let down = View {
+            link_is_down: true,
+            is_rereading: true,
+            ..view(&ready, 9)
+        };
+        assert_eq!(departure.step(now, &down), Step::Wait);
+        departure.ask_again(Manner::Abandon, late);
+        assert_eq!(departure.step(now, &down), Step::Stop);
+        departure.ask_again(Manner::Whole, late);
+        assert_eq!(departure.manner(), Manner::Abandon, "it stays one");
     }
 
     #[test]

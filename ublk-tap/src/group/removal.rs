@@ -17,7 +17,6 @@ use wire::{Name, VolumeIndex};
 /// A departure under way.
 pub(super) struct Removal {
     pub(super) departure: Departure,
-    pub(super) manner: Manner,
     pub(super) volumes: Vec<VolumeIndex>,
     asker: Option<ReplyTo>,
     /// What is given up, as it was when it was decided.
@@ -45,11 +44,11 @@ impl Driver {
             Err(failure) => return reply.fail(failure),
         };
         let is_free = self.removals.is_empty();
-        let is_same =
-            |removal: &&mut Removal| removal.volumes == volumes && removal.manner != Manner::Ending;
+        let is_same = |removal: &&mut Removal| {
+            removal.volumes == volumes && removal.departure.manner() != Manner::Ending
+        };
         if let Some(removal) = self.removals.iter_mut().find(is_same) {
             removal.departure.ask_again(manner, deadline);
-            removal.manner = manner;
             if let Some(old) = removal.asker.replace(reply) {
                 old.fail(Failure::failed("another remove took over"));
             }
@@ -167,7 +166,7 @@ impl Driver {
             given_up,
             is_last,
         };
-        let unexpected = !is_clean && removal.manner == Manner::Whole;
+        let unexpected = !is_clean && removal.departure.manner() == Manner::Whole;
         let result = match failure {
             Some(failure) => Err(failure),
             None if unexpected => Err(self.broke_meanwhile(now, &removed)),
@@ -185,7 +184,6 @@ impl Driver {
     ) -> Removal {
         Removal {
             departure: Departure::new(manner, self.ring.captured(), deadline),
-            manner,
             volumes,
             asker,
             stake: String::new(),
@@ -286,7 +284,9 @@ impl Driver {
                 Some(Place::Left { leave }) if self.safe >= leave && is_certain => {
                     Left::Clean(self.ring.incarnation(), leave)
                 }
-                _ if removal.manner == Manner::Abandon => Left::Unclean(Unclean::Abandoned),
+                _ if removal.departure.manner() == Manner::Abandon => {
+                    Left::Unclean(Unclean::Abandoned)
+                }
                 Some(Place::Outside) => Left::Unclean(Unclean::Broken),
                 _ => Left::Unclean(Unclean::NotDrained),
             };
@@ -295,7 +295,7 @@ impl Driver {
                 disk: Arc::clone(&tapped.disk),
                 copier: tapped.copier,
                 manner,
-                returns: removal.manner == Manner::Ending,
+                returns: removal.departure.manner() == Manner::Ending,
             });
         }
         self.post_job(Job::Seal {

@@ -28,7 +28,7 @@ impl Driver {
     /// Has what the kernel caches for the devices written. What cannot be is a reason to refuse,
     /// unless it is to be abandoned, or the tap ends.
     pub(super) fn retire_devices(&mut self, removal: &mut Removal) -> Option<Failure> {
-        let must_be_free = removal.manner != Manner::Ending;
+        let must_be_free = removal.departure.manner() != Manner::Ending;
         for index in &removal.volumes {
             let tapped = self.tapped.get_mut(index);
             // Something may be cached for one that does not serve yet.
@@ -47,7 +47,7 @@ impl Driver {
                 (Some((Err(error), _)), Some(name)) => {
                     let group = &self.group;
                     tracing::error!(%error, volume = %name, "cached writes are lost");
-                    if removal.manner == Manner::Whole {
+                    if removal.departure.manner() == Manner::Whole {
                         let text = format!(
                             "{group}/{name}: {error}; look for what is lost, then remove it with \
                              --abandon"
@@ -76,7 +76,7 @@ impl Driver {
     pub(super) fn stop_devices(&mut self, now: Instant, removal: &mut Removal) -> Option<Failure> {
         let is_first = removal.stake.is_empty();
         if is_first {
-            if removal.manner != Manner::Ending
+            if removal.departure.manner() != Manner::Ending
                 && let Some(failure) = self.claimed(&removal.volumes)
             {
                 return Some(failure);
@@ -89,7 +89,7 @@ impl Driver {
             }
         }
         let is_late = removal.departure.is_late(now);
-        if is_late && removal.manner == Manner::Ending && !self.parking.is_empty() {
+        if is_late && removal.departure.manner() == Manner::Ending && !self.parking.is_empty() {
             // Writes that wait for room would hold their device.
             self.decide(
                 now,

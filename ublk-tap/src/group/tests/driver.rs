@@ -641,3 +641,37 @@ fn a_device_that_gets_no_stable_name_is_gone_before_the_add_has_failed() {
     tap.remove(None, false).unwrap();
     tap.end();
 }
+
+#[test]
+fn abandon_does_not_wait_for_what_the_removal_before_it_waited_for() {
+    let host = Host::new();
+    let tap = std::sync::Arc::new(host.tap());
+    whole(&host, &tap, "data");
+    host.site.stalls.store(true, Ordering::Release);
+    host.fronts.device("data").write(0, &[1; 4096]);
+    let asker = std::sync::Arc::clone(&tap);
+    let waiting = std::thread::spawn(move || asker.remove(None, false));
+    eventually("it is being removed", || {
+        let refused = tap.add(&host.disk("other.img", SIZE, 1), "other");
+        let failure = refused.unwrap_err();
+        failure.text.contains("being removed")
+    });
+    let removed = tap.remove(None, true).unwrap();
+    assert!(
+        !removed.clean && removed.given_up.contains("4 KiB"),
+        "{removed:?}"
+    );
+    assert!(
+        waiting
+            .join()
+            .unwrap()
+            .unwrap_err()
+            .text
+            .contains("took over")
+    );
+    std::sync::Arc::into_inner(tap).unwrap().end();
+    assert_eq!(
+        host.state().volumes[0].rest,
+        Rest::Unclean(Unclean::Abandoned)
+    );
+}
