@@ -50,19 +50,15 @@ pub fn open_volume(record: &VolumeRecord) -> Result<Vec<OpenTarget>, TargetError
 /// Looks whether the targets of a volume are the ones it was given and hold what it last wrote.
 /// Opened for reading only; what is wrong with each.
 pub fn examine_volume(record: &VolumeRecord) -> Result<Vec<TargetError>, TargetError> {
-    let layout = record.layout()?;
     let mut wrong = Vec::new();
     for (index, target) in record.targets.iter().enumerate() {
+        let used_bytes = record.used_bytes(index)?;
         let checked = open_readable(&target.path, record.sector_bytes).and_then(|found| {
-            let used_bytes = layout.target_bytes(index);
-            check(
-                record,
-                target,
-                &OpenTarget {
-                    used_bytes,
-                    ..found
-                },
-            )
+            let found = OpenTarget {
+                used_bytes,
+                ..found
+            };
+            check(record, target, &found)
         });
         wrong.extend(checked.err());
     }

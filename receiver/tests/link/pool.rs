@@ -54,6 +54,7 @@ fn a_volume_in_a_pool_is_as_the_source_also_after_kills_and_takes_only_what_was_
         drop(talk);
         site.stop();
         assert!(export(&site).iter().all(|byte| *byte == 0), "also offline");
+        assert!(site.ok(&["fsck"]).contains("nothing is wrong"));
         site.start();
     });
 }
