@@ -141,6 +141,15 @@ impl History {
         self.asked[change].extent.clone()
     }
 
+    /// The tap is dead: what is in flight may be there in part.
+    pub fn cut_off(&mut self) {
+        let in_flight = self
+            .asked
+            .iter_mut()
+            .filter(|asked| asked.answered == NEVER);
+        in_flight.for_each(|asked| asked.is_whole = false);
+    }
+
     /// The answer of a change was lost, and this is what its sectors hold. An error: they hold what was
     /// not there before either.
     pub fn settle(&mut self, change: Change, found: &[u64]) -> Result<(), String> {
@@ -164,7 +173,6 @@ impl History {
                 ));
             }
         }
-        self.asked[change].is_whole = false;
         self.answer(change);
         Ok(())
     }
@@ -209,7 +217,7 @@ impl History {
         let high = bounds.high.min(self.now);
         let all = bounds.low..=high;
         let fits = |moment: &Moment| {
-            agreeing[*moment as usize] == sectors && self.is_whole_at(images, *moment)
+            agreeing[*moment as usize] == sectors && self.torn_at(images, *moment).is_none()
         };
         let first = all.clone().find(fits);
         let Some(first) = first else {
@@ -268,24 +276,25 @@ impl History {
         next.unwrap_or(NEVER).min(self.now)
     }
 
-    /// Whether each change in flight at this moment is there in all its sectors or in none.
-    fn is_whole_at(&self, images: &Images, moment: Moment) -> bool {
+    /// A change in flight at this moment that should be there in all its sectors or in none, and is not.
+    fn torn_at(&self, images: &Images, moment: Moment) -> Option<Change> {
         let asked = self.asked.iter().enumerate().skip(2);
         let in_flight = asked.filter(|(_, asked)| asked.at <= moment && moment <= asked.answered);
         let mut whole = in_flight.filter(|(_, asked)| asked.is_whole);
-        whole.all(|(change, asked)| {
+        let torn = whole.find(|(change, asked)| {
             let image = images
                 .iter()
                 .find(|(volume, _)| *volume == asked.extent.volume);
-            image.is_none_or(|(_, image)| {
+            image.is_some_and(|(_, image)| {
                 let mut told = asked.extent.sectors.clone();
-                let first = told.find_map(|sector| self.has(change, sector, image));
-                told.all(|sector| {
-                    let has = self.has(change, sector, image);
-                    has.is_none() || has == first
+                let first = told.find_map(|sector| self.has(*change, sector, image));
+                told.any(|sector| {
+                    let has = self.has(*change, sector, image);
+                    has.is_some() && has != first
                 })
             })
-        })
+        });
+        torn.map(|(change, _)| change)
     }
 
     /// Whether a change is there in one sector; none if that cannot be told.

@@ -283,6 +283,9 @@ impl Attack<'_> {
     }
 
     fn start(&mut self, daemon: Daemon) {
+        if daemon == Daemon::Tap && !self.daemons.is_running(daemon) {
+            self.shared.history().cut_off();
+        }
         self.is_meant[daemon as usize] = true;
         if let Err(error) = self.daemons.start(daemon) {
             self.shared.violation(format!("start: {error}"));

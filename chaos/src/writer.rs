@@ -60,8 +60,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
 const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// No tap is away longer, in attempts.
 const TAP_PATIENCE: Duration = Duration::from_secs(90);
-/// Sectors of the largest record; a larger request is cut.
-const RECORD_SECTORS: usize = 1 << 11;
+/// Sectors of a request (`request_bytes`); a larger one is cut into several records.
+const RECORD_SECTORS: usize = 1 << 10;
 /// Changes that are often made again.
 const HOT_SECTORS: u64 = 2048;
 
@@ -262,7 +262,6 @@ impl<'a> Writer<'a> {
             Command::Read => return Ok(()),
             _ => {
                 let zeroes = !matches!(command, Command::Write { .. });
-                // Aligned or not, what is larger than a record is cut.
                 let whole = extent.sectors.len() <= RECORD_SECTORS;
                 let change = self.shared.history().ask(&extent, zeroes, whole);
                 let Some(change) = change else { return Ok(()) };

@@ -188,6 +188,8 @@ fn what_was_cut_off_is_what_a_read_finds_and_nothing_else() {
     let change = history.ask(&extent, false, true).unwrap();
     let cut = change as u64;
     let found = [cut, 3, cut];
+    history.cut_off();
+    assert_eq!(verdict(&history, found, 5), Some(9), "not read yet");
     history.settle(change, &found).unwrap();
     assert_eq!(verdict(&history, found, 5), Some(9), "torn, as the disk is");
     assert_eq!(verdict(&history, [cut, cut, cut], 5), None, "it never was");

@@ -24,6 +24,11 @@ impl History {
             nearest.unwrap_or(0)
         )];
         lines.extend(self.differences(images, best as Moment).take(12));
+        if let Some(torn) = self.torn_at(images, best as Moment) {
+            let Asked { extent, at, .. } = &self.asked[torn];
+            let words = format!("change {torn} of {extent:?}, asked at {at}, is there in part");
+            lines.push(words);
+        }
         lines.join("\n  ")
     }
 
