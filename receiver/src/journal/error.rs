@@ -28,6 +28,13 @@ pub enum JournalError {
          again", .0.display()
     )]
     Missing(PathBuf),
+    /// There are segments, and not one group of them can be read.
+    #[error(
+        "the journal in {} cannot be read: see to its disk; if it is lost, move its files away and \
+         run `ublk-tap-receiver serve --new-journal`: everything since what is applied is then \
+         copied again", .0.display()
+    )]
+    Unreadable(PathBuf),
     /// A segment of another journal lies among ours.
     #[error(
         "segment {segment} belongs to another journal ({}); move the files of the other journal \
@@ -100,6 +107,8 @@ pub enum DamageKind {
     Entry,
     /// The index of a sealed segment; the segment was read instead.
     Index,
+    /// A place that held entries, or may have, and that the disk does not give back.
+    Unreadable,
 }
 
 impl fmt::Display for Damage {
@@ -111,6 +120,7 @@ impl fmt::Display for Damage {
             DamageKind::GroupsMissing => "groups of entries are missing",
             DamageKind::Entry => "an entry is damaged",
             DamageKind::Index => "its index is damaged, the segment was read instead",
+            DamageKind::Unreadable => "the disk cannot read what was written there",
         };
         let Self {
             segment,

@@ -79,6 +79,7 @@ impl<S: Store> Writer<S> {
             id,
             segment_bytes,
         };
+        let given_up = recovered.tail.is_some_and(|tail| tail.given_up);
         let opened = match recovered.tail {
             Some(tail) => begun.reopen(tail),
             None => begun.begin(),
@@ -103,7 +104,9 @@ impl<S: Store> Writer<S> {
             buffer: GroupBuffer::new(id),
             failed: None,
         };
-        if writer.current.offset == SEGMENT_HEADER_BYTES {
+        if given_up {
+            writer.leave()?;
+        } else if writer.current.offset == SEGMENT_HEADER_BYTES {
             // Begun, but cut before its first group was durable: it is begun again.
             writer.ledger.freed(&[writer.current.segment]);
             writer.checkpoint()?;
@@ -303,6 +306,19 @@ impl<S: Store> Writer<S> {
         };
         self.checkpoint()?;
         Ok(true)
+    }
+
+    /// Goes on in a new segment, whatever the bound: what follows in this one cannot be read.
+    fn leave(&mut self) -> Result<(), JournalError> {
+        let segment = self.current.segment + 1;
+        let made = make_segment(&mut self.store, self.id, segment, self.segment_bytes);
+        let file = made.map_err(|source| self.fail("make a segment", source))?;
+        self.current = Current {
+            segment,
+            file,
+            offset: SEGMENT_HEADER_BYTES,
+        };
+        self.checkpoint()
     }
 
     fn free(&mut self) -> Result<(), JournalError> {

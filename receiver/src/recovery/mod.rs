@@ -46,6 +46,8 @@ words! {
         Mixed = "another's among them",
         /// A segment was written by a later version.
         Newer = "a later version",
+        /// There are segments, and of none that could be read a group.
+        Unreadable = "unreadable",
     }
 }
 words! {
@@ -74,6 +76,8 @@ words! {
         Foreign = "foreign",
         /// Refused, nothing is touched: this build does not understand it.
         Version = "version",
+        /// Refused, nothing is touched: the disk does not give it back.
+        Unreadable = "unreadable",
     }
 }
 words! {
@@ -98,6 +102,8 @@ words! {
         Sound = "sound",
         /// Its header is not.
         Broken = "header broken",
+        /// The place of its first group cannot be read, and no later one was found.
+        Unreadable = "unreadable",
     }
 }
 words! {
@@ -126,6 +132,8 @@ words! {
         Read = "read",
         /// Damage: its header. Its groups prove themselves and are read.
         ReadUnheaded = "header, read",
+        /// Damage: its first groups. It is read, and nothing more is written to it.
+        ReadBlind = "unreadable, read",
         /// Its entries are taken from its index.
         Indexed = "indexed",
         /// Damage: its header. Its entries are taken from its index.
@@ -143,6 +151,10 @@ words! {
         Whole = "whole",
         /// A valid header, and not all of the group.
         Broken = "not whole",
+        /// A valid header, and what is missing of the group lies where the disk cannot be read.
+        PartUnreadable = "unreadable in part",
+        /// Where its header would be, the disk cannot be read.
+        Unreadable = "unreadable",
         /// No valid header.
         None = "none",
     }
@@ -152,7 +164,7 @@ words! {
     Follows {
         /// A group with a higher number, or the list says there were more.
         Later = "later groups",
-        /// A group with the same number or a lower one.
+        /// A group with the same number or a lower one, or the list says there were no more.
         Rewritten = "the same again",
         /// Nothing.
         Nothing = "nothing",
@@ -176,7 +188,7 @@ words! {
         UsedAfterGap = "used, gap",
         /// Damage: its bad entries, or itself if none is; its sound ones are used.
         Damaged = "damaged",
-        /// Torn at an earlier crash and written anew: ignored.
+        /// Torn, or given up as unreadable, at an earlier start and written anew: ignored.
         Rewritten = "rewritten",
         /// Torn at the last crash: the tail is before it, the next group is written over it.
         Torn = "torn",
@@ -186,6 +198,8 @@ words! {
         End = "end",
         /// The end of the segment; damage: groups are missing before it.
         EndMissing = "end, gap",
+        /// Damage: whatever was there. The segment is given up: the next group is in a new one.
+        GivenUp = "given up",
     }
 }
 words! {
@@ -314,18 +328,21 @@ pub fn start(files: Files, known: Known) -> Start {
         (Files::One, Known::This) => Start::Read,
         (Files::None, Known::None) => Start::Begin,
         (Files::None, Known::This | Known::Other) => Start::Missing,
+        (Files::Unreadable, _) => Start::Unreadable,
     }
 }
 
 /// What a segment is.
 pub fn segment(place: Place, file: SegmentFile, index: IndexFound) -> Segment {
     use IndexFound::{Bad, None, Whole};
-    use SegmentFile::{Absent, Broken, Sound};
+    use SegmentFile::{Absent, Broken, Sound, Unreadable};
     match (place, file, index) {
         (Place::Above | Place::Unlisted | Place::SinceHead, Absent, _) => Segment::Nothing,
         (Place::Listed, Absent, _) => Segment::Missing,
         (Place::Above, Sound | Broken, _) => Segment::NeverUsed,
-        (Place::Unlisted, Sound | Broken, _) => Segment::Freed,
+        (Place::Unlisted, Sound | Broken | Unreadable, _) => Segment::Freed,
+        // It may have been written to, also above the newest that can be read.
+        (Place::Above | Place::SinceHead | Place::Listed, Unreadable, _) => Segment::ReadBlind,
         // No list names it: whatever it ends in, it is read.
         (Place::SinceHead, Sound, _) | (Place::Listed, Sound, None) => Segment::Read,
         (Place::SinceHead, Broken, _) | (Place::Listed, Broken, None) => Segment::ReadUnheaded,
@@ -338,15 +355,19 @@ pub fn segment(place: Place, file: SegmentFile, index: IndexFound) -> Segment {
 
 /// What a place in a segment holds.
 pub fn group(found: GroupFound, follows: Follows, in_order: InOrder) -> Group {
+    use Follows::{Later, Nothing, Rewritten};
+    use GroupFound::{Broken, None, PartUnreadable, Unreadable, Whole};
     match (found, follows, in_order) {
-        (GroupFound::Whole, _, InOrder::Yes) => Group::Used,
-        (GroupFound::Whole, _, InOrder::No) => Group::UsedAfterGap,
-        (GroupFound::Broken, Follows::Later, _) => Group::Damaged,
-        (GroupFound::Broken, Follows::Rewritten, _) => Group::Rewritten,
-        (GroupFound::Broken, Follows::Nothing, _) => Group::Torn,
-        (GroupFound::None, Follows::Later | Follows::Rewritten, _) => Group::Hole,
-        (GroupFound::None, Follows::Nothing, InOrder::Yes) => Group::End,
-        (GroupFound::None, Follows::Nothing, InOrder::No) => Group::EndMissing,
+        (Whole, Later | Nothing, InOrder::Yes) => Group::Used,
+        (Whole, Later | Nothing, InOrder::No) => Group::UsedAfterGap,
+        (Whole | Broken | PartUnreadable, Rewritten, _) => Group::Rewritten,
+        // Unlike a write that was cut short it may have been whole, and acknowledged.
+        (PartUnreadable, Later | Nothing, _) | (Broken, Later, _) => Group::Damaged,
+        (Broken, Nothing, _) => Group::Torn,
+        (None, Later | Rewritten, _) | (Unreadable, Later, _) => Group::Hole,
+        (Unreadable, Nothing, _) => Group::GivenUp,
+        (Unreadable, Rewritten, _) | (None, Nothing, InOrder::Yes) => Group::End,
+        (None, Nothing, InOrder::No) => Group::EndMissing,
     }
 }
 

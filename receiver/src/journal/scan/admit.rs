@@ -16,6 +16,7 @@ pub(super) fn admit<S: Store>(
 ) -> Result<Survey, JournalError> {
     let surveyed = look(store, path, expected);
     let files = match &surveyed {
+        Ok(survey) if survey.kind.is_none() && survey.unreadable => Files::Unreadable,
         Ok(survey) if survey.kind.is_none() => Files::None,
         Ok(_) => Files::One,
         Err(JournalError::Foreign { .. }) => Files::Mixed,
@@ -27,6 +28,7 @@ pub(super) fn admit<S: Store>(
     match recovery::start(files, known) {
         Start::Begin | Start::Adopt | Start::Read | Start::Foreign | Start::Version => surveyed,
         Start::Missing => Err(JournalError::Missing(path.to_owned())),
+        Start::Unreadable => Err(JournalError::Unreadable(path.to_owned())),
     }
 }
 

@@ -40,14 +40,16 @@ impl Scan<'_> {
     /// What a segment turned out to be; its index, if the list names one, begins at `index`.
     pub(super) fn tell_segment(&mut self, segment: u64, verdict: Segment, index: u64) {
         use Segment::{
-            Freed, Indexed, IndexedUnheaded, Missing, NeverUsed, Nothing, Read, ReadInstead,
-            ReadInsteadUnheaded, ReadUnheaded,
+            Freed, Indexed, IndexedUnheaded, Missing, NeverUsed, Nothing, Read, ReadBlind,
+            ReadInstead, ReadInsteadUnheaded, ReadUnheaded,
         };
         match verdict {
             Missing => self.damage(segment, 0, DamageKind::SegmentMissing),
             ReadUnheaded | IndexedUnheaded | ReadInsteadUnheaded => {
                 self.damage(segment, 0, DamageKind::SegmentHeader);
             }
+            // Reading it comes to the place that cannot be read, and tells that.
+            ReadBlind => {}
             Nothing | NeverUsed | Freed | Read | Indexed | ReadInstead => {}
         }
         if matches!(verdict, ReadInstead | ReadInsteadUnheaded) {
@@ -57,12 +59,22 @@ impl Scan<'_> {
     }
 
     /// What a place turned out to be where a group may begin.
-    pub(super) fn tell_group(&mut self, segment: u64, offset: u64, verdict: Group) {
+    pub(super) fn tell_group(
+        &mut self,
+        (segment, offset): (u64, u64),
+        verdict: Group,
+        unreadable: bool,
+    ) {
+        let kind = if unreadable {
+            DamageKind::Unreadable
+        } else {
+            DamageKind::Group
+        };
         match verdict {
             Group::UsedAfterGap | Group::EndMissing => {
                 self.damage(segment, offset, DamageKind::GroupsMissing);
             }
-            Group::Damaged | Group::Hole => self.damage(segment, offset, DamageKind::Group),
+            Group::Damaged | Group::Hole | Group::GivenUp => self.damage(segment, offset, kind),
             Group::Used | Group::Rewritten | Group::Torn | Group::End => {}
         }
     }

@@ -4,6 +4,7 @@
 //! segment says it ends with, its parts all there and in order. Otherwise the segment is read.
 
 use super::group::{self, Content};
+use super::readable::Unreadable;
 use super::survey::Sealed;
 use super::walk::{Place, Step, Walk};
 use super::{Scan, Tail};
@@ -75,6 +76,7 @@ fn parts<F: SegmentFile>(
             header,
             offset,
             content,
+            ..
         } = walk.next()?
         else {
             return Ok(None);
@@ -151,7 +153,7 @@ fn elsewhere<F: SegmentFile>(
     let skip = (offset - page) as usize;
     let whole = JOURNAL_HEADER_BYTES + body_bytes as usize;
     let mut buffer = AlignedBuffer::new((skip + whole).next_multiple_of(GROUP_ALIGN_BYTES));
-    file.read_at(page, buffer.as_mut())?;
+    Unreadable::default().read(file, page, buffer.as_mut())?;
     let entry = &buffer.as_slice()[skip..skip + whole];
     let (raw, body) = entry.split_at(JOURNAL_HEADER_BYTES);
     let header = raw.first_chunk().map(EntryHeader::parse);
@@ -178,6 +180,7 @@ impl Scan<'_> {
             segment,
             offset: index.end,
             group: 0,
+            given_up: false,
         });
         self.recovered.index = SegmentIndex::none();
         self.indexed = None;

@@ -2,7 +2,8 @@
 //!
 //! A survey says which segments count; they are then read in order, every entry verified. The tail
 //! is the end of the last whole group. What follows it never became durable and is not looked at
-//! again; what is broken before it is damage. What each thing found is, [`crate::recovery`] says.
+//! again; what is broken before it is damage. So is what the disk cannot read, wherever it may have
+//! been written to: behind such a place at the end nothing is added to its segment. What each thing found is, [`crate::recovery`] says.
 //!
 //! A sealed segment is not read at all where its index is whole; where it is not, that is damage,
 //! and the segment is read.
@@ -15,27 +16,32 @@
 mod admit;
 mod deliver;
 mod group;
+mod groups;
 mod index;
+mod readable;
 mod survey;
 mod walk;
 
 use super::entry::Durable;
-use super::error::{Damage, DamageKind, JournalError};
+use super::error::{Damage, JournalError};
 use super::index::SegmentIndex;
 use super::ledger::Ledger;
 use super::store::Store;
-use crate::recovery::{self, Follows, GroupFound, InOrder, IndexFound, SegmentFile};
+use crate::recovery::{self, IndexFound, SegmentFile};
 use admit::{admit, look, remove};
 use group::Content;
+use groups::Torn;
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use survey::{Listed, Survey};
-use walk::{Place, Step, Walk};
-use wire::journal::{JournalId, SEGMENT_HEADER_BYTES, StreamNumber};
+use walk::{Place, Walk};
+use wire::journal::{JournalId, StreamNumber};
 
 /// Most damages told one by one; the rest is only counted.
 pub(super) const DAMAGES_MAX: usize = 1000;
+/// Stream numbers that are left out after damage: more than any that was in it.
+const STREAMS_SKIPPED: u64 = 1 << 32;
 
 /// An entry found at the start, in journal order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +86,8 @@ pub(super) struct Tail {
     pub(super) segment: u64,
     pub(super) offset: u64,
     pub(super) group: u64,
+    /// What follows cannot be read, and may be groups: the next one goes to a new segment.
+    pub(super) given_up: bool,
 }
 
 impl Recovered {
@@ -97,7 +105,10 @@ impl Recovered {
 
     /// A stream number no entry of the journal has.
     pub fn next_stream(&self) -> StreamNumber {
-        self.ledger.next_stream()
+        let next = self.ledger.next_stream();
+        // What cannot be read today may have opened streams, and may be read again one day.
+        let skipped = if self.damages > 0 { STREAMS_SKIPPED } else { 0 };
+        StreamNumber(next.0 + skipped)
     }
 }
 
@@ -136,7 +147,11 @@ pub fn examine<S: Store>(
 
 /// Whether there is a journal in `store`. Changes nothing.
 pub fn is_there<S: Store>(store: &S, path: &Path) -> Result<bool, JournalError> {
-    Ok(look(store, path, None)?.kind.is_some())
+    let survey = look(store, path, None)?;
+    if survey.kind.is_none() && survey.unreadable {
+        return Err(JournalError::Unreadable(path.to_owned()));
+    }
+    Ok(survey.kind.is_some())
 }
 
 /// A scan in progress.
@@ -157,14 +172,6 @@ struct Scan<'a> {
     /// What the index of the segment being read says, where that is to be compared.
     index_says: Option<VecDeque<(u64, Content)>>,
     replay: &'a mut dyn Replay,
-}
-
-struct Torn {
-    segment: u64,
-    offset: u64,
-    number: u64,
-    entries: Vec<(u64, Content)>,
-    bad: Vec<u64>,
 }
 
 impl<'a> Scan<'a> {
@@ -196,8 +203,9 @@ impl<'a> Scan<'a> {
         survey: &Survey,
         path: &Path,
     ) -> Result<Recovered, JournalError> {
+        let newest = survey.read.last().map(|listed| listed.segment);
         for listed in &survey.read {
-            let read = self.segment(store, listed);
+            let read = self.segment(store, listed, Some(listed.segment) == newest);
             read.map_err(|source| JournalError::Io {
                 what: "read",
                 path: path.to_owned(),
@@ -207,13 +215,14 @@ impl<'a> Scan<'a> {
                 return Err(refused);
             }
         }
+        self.settle_unreadable();
         let group = self.next_group;
         let tail = self.recovered.tail;
         self.recovered.tail = tail.map(|tail| Tail { group, ..tail });
         Ok(self.recovered)
     }
 
-    fn segment<S: Store>(&mut self, store: &S, listed: &Listed) -> io::Result<()> {
+    fn segment<S: Store>(&mut self, store: &S, listed: &Listed, is_newest: bool) -> io::Result<()> {
         let segment = listed.segment;
         self.recovered
             .ledger
@@ -228,7 +237,9 @@ impl<'a> Scan<'a> {
         };
         let file = match listed.file {
             SegmentFile::Absent => None,
-            SegmentFile::Sound | SegmentFile::Broken => Some(store.open(segment)?),
+            SegmentFile::Sound | SegmentFile::Broken | SegmentFile::Unreadable => {
+                Some(store.open(segment)?)
+            }
         };
         let index = match (&file, listed.sealed) {
             (Some(file), Some(sealed)) => index::read(file, place, sealed)?,
@@ -247,114 +258,20 @@ impl<'a> Scan<'a> {
             return Ok(());
         };
         if let (Some(index), Some(sealed)) = (index, listed.sealed) {
-            if !self.deep {
+            if !self.deep && verdict != recovery::Segment::ReadBlind {
                 self.take_index(segment, sealed, index);
                 return Ok(());
             }
             self.index_says = Some(index.entries.into());
         }
-        self.recovered.index = SegmentIndex::none();
-        let mut walk = Walk::new(&file, place);
-        let end = loop {
-            match walk.next()? {
-                Step::Group {
-                    header,
-                    offset,
-                    content,
-                } if content.whole => {
-                    self.begin_index(segment, header.number);
-                    self.whole(segment, offset, header.number, content.entries);
-                    let offset = offset + u64::from(header.bytes);
-                    self.recovered.tail = Some(Tail {
-                        segment,
-                        offset,
-                        group: 0,
-                    });
-                }
-                Step::Group {
-                    header,
-                    offset,
-                    content,
-                } => {
-                    self.begin_index(segment, header.number);
-                    self.settle_torn(header.number);
-                    let (entries, bad) = (content.entries, content.bad);
-                    self.torn = Some(Torn {
-                        segment,
-                        offset,
-                        number: header.number,
-                        entries,
-                        bad,
-                    });
-                    if !self.has_groups_in(segment) {
-                        let offset = SEGMENT_HEADER_BYTES;
-                        self.recovered.tail = Some(Tail {
-                            segment,
-                            offset,
-                            group: 0,
-                        });
-                    }
-                }
-                Step::Hole { offset } => {
-                    let hole = recovery::group(GroupFound::None, Follows::Later, InOrder::No);
-                    self.tell_group(segment, offset, hole);
-                }
-                Step::End { offset } => break offset,
-            }
-        };
-        self.end_segment(segment, end, listed.sealed.map(|sealed| sealed.groups_end));
+        let walk = Walk::new(&file, place);
+        self.read_groups(
+            walk,
+            listed.sealed.map(|sealed| sealed.groups_end),
+            is_newest,
+        )?;
         self.index_at = None;
         self.index_says = None;
         Ok(())
-    }
-
-    fn has_groups_in(&self, segment: u64) -> bool {
-        self.recovered
-            .tail
-            .is_some_and(|tail| tail.segment == segment)
-    }
-
-    /// A whole group: what lies before it is now known to have been durable.
-    fn whole(&mut self, segment: u64, offset: u64, number: u64, entries: Vec<(u64, Content)>) {
-        self.settle_torn(number);
-        let in_order = number == self.next_group || !self.has_groups_in(segment);
-        let verdict = recovery::group(GroupFound::Whole, Follows::Nothing, in_order.into());
-        self.tell_group(segment, offset, verdict);
-        self.next_group = number + 1;
-        self.recovered.ledger.note_group(segment, number + 1);
-        self.deliver(segment, entries);
-    }
-
-    /// The end of a segment's groups, and whether that is where it ended when it was left.
-    fn end_segment(&mut self, segment: u64, end: u64, groups_end: Option<u64>) {
-        let Some(groups_end) = groups_end else { return };
-        self.settle_torn(groups_end);
-        let in_order = self.next_group == groups_end;
-        let verdict = recovery::group(GroupFound::None, Follows::Nothing, in_order.into());
-        self.tell_group(segment, end, verdict);
-        self.next_group = groups_end;
-        self.recovered.ledger.note_group(segment, groups_end);
-    }
-
-    /// Groups up to `next` were written after the torn one: was it among them?
-    fn settle_torn(&mut self, next: u64) {
-        let Some(torn) = self.torn.take() else { return };
-        let follows = if torn.number < next {
-            Follows::Later
-        } else {
-            Follows::Rewritten
-        };
-        let verdict = recovery::group(GroupFound::Broken, follows, InOrder::Yes);
-        if verdict != recovery::Group::Damaged {
-            return;
-        }
-        if torn.bad.is_empty() {
-            self.tell_group(torn.segment, torn.offset, verdict);
-        }
-        for bad in &torn.bad {
-            self.damage(torn.segment, torn.offset + bad, DamageKind::Entry);
-        }
-        self.next_group = self.next_group.max(torn.number + 1);
-        self.deliver(torn.segment, torn.entries);
     }
 }

@@ -6,6 +6,7 @@
 //! another version, or of another journal, is refused before any of this.
 
 use super::group::Content;
+use super::readable::Unreadable;
 use super::walk::{self, Step, Walk};
 use crate::aligned::AlignedBuffer;
 use crate::journal::error::JournalError;
@@ -31,6 +32,8 @@ pub(super) struct Survey {
     pub(super) read: Vec<Listed>,
     /// Segments to be removed.
     pub(super) remove: Vec<u64>,
+    /// There is a segment that may hold groups and cannot be read.
+    pub(super) unreadable: bool,
 }
 
 /// A segment to be read.
@@ -57,6 +60,8 @@ struct Glance {
     header: Option<SegmentHeader>,
     /// Its first group header, and where that lies.
     group: Option<(u64, GroupHeader)>,
+    /// The place of the first group cannot be read.
+    unreadable: bool,
 }
 
 /// Looks at every segment of `store`.
@@ -69,9 +74,11 @@ pub(super) fn survey<S: Store>(
         glances.insert(segment, glance(&store.open(segment)?, segment)?);
     }
     let Some((journal, segment_bytes)) = kind(&glances, expected) else {
+        let unreadable = glances.values().any(|glance| glance.unreadable);
         let remove = glances.into_keys().collect();
         return Ok(Survey {
             remove,
+            unreadable,
             ..Survey::default()
         });
     };
@@ -129,6 +136,9 @@ impl Survey {
             };
             let file = match glances.get(&segment) {
                 None => SegmentFile::Absent,
+                Some(glance) if glance.unreadable && glance.group.is_none() => {
+                    SegmentFile::Unreadable
+                }
                 Some(glance) if glance.header.is_some() => SegmentFile::Sound,
                 Some(_) => SegmentFile::Broken,
             };
@@ -159,8 +169,9 @@ impl Listed {
 }
 
 fn glance<F: store::SegmentFile>(file: &F, segment: u64) -> Result<Glance, SurveyError> {
+    let mut unreadable = Unreadable::default();
     let mut page = AlignedBuffer::new(SEGMENT_HEADER_BYTES as usize);
-    file.read_at(0, page.as_mut())?;
+    unreadable.read(file, 0, page.as_mut())?;
     let raw = page.as_slice().first_chunk::<JOURNAL_HEADER_BYTES>();
     let header = match raw.map(SegmentHeader::parse) {
         Some(Ok(header)) if header.segment == segment => Some(header),
@@ -169,17 +180,24 @@ fn glance<F: store::SegmentFile>(file: &F, segment: u64) -> Result<Glance, Surve
         }
         _ => None,
     };
-    let group = first_group(file, header.map(|header| header.journal))?;
-    Ok(Glance { header, group })
+    let journal = header.map(|header| header.journal);
+    let group = first_group(file, journal, &mut unreadable)?;
+    let unreadable = unreadable.touches(SEGMENT_HEADER_BYTES, GROUP_ALIGN_BYTES as u64);
+    Ok(Glance {
+        header,
+        group,
+        unreadable,
+    })
 }
 
 /// The first group header in a segment of the journal, or of any while that is not known.
 fn first_group<F: store::SegmentFile>(
     file: &F,
     journal: Option<JournalId>,
+    unreadable: &mut Unreadable,
 ) -> io::Result<Option<(u64, GroupHeader)>> {
     let mut page = AlignedBuffer::new(GROUP_ALIGN_BYTES);
-    file.read_at(SEGMENT_HEADER_BYTES, page.as_mut())?;
+    unreadable.read(file, SEGMENT_HEADER_BYTES, page.as_mut())?;
     let ours = |group: &GroupHeader| journal.is_none_or(|id| id == group.journal);
     if let Some(group) = group_in(page.as_slice()).filter(ours) {
         return Ok(Some((SEGMENT_HEADER_BYTES, group)));
@@ -190,7 +208,7 @@ fn first_group<F: store::SegmentFile>(
         .min(SEARCH_BYTES);
     let mut chunk = AlignedBuffer::new(whole as usize);
     while offset < end {
-        file.read_at(offset, chunk.as_mut())?;
+        unreadable.read(file, offset, chunk.as_mut())?;
         for page in chunk.as_slice().chunks_exact(GROUP_ALIGN_BYTES) {
             if let Some(group) = group_in(page).filter(ours) {
                 return Ok(Some((offset, group)));

@@ -1,6 +1,7 @@
 //! Walking the groups of one segment.
 
 use super::group::{self, GroupContent};
+use super::readable::Unreadable;
 use crate::aligned::AlignedBuffer;
 use crate::journal::store::SegmentFile;
 use std::io;
@@ -24,11 +25,13 @@ pub(super) enum Step {
         header: GroupHeader,
         offset: u64,
         content: GroupContent,
+        /// Some of it cannot be read.
+        unreadable: bool,
     },
     /// No group header here, but there is one further on.
-    Hole { offset: u64 },
+    Hole { offset: u64, unreadable: bool },
     /// No group header from here to the end of the segment.
-    End { offset: u64 },
+    End { offset: u64, unreadable: bool },
 }
 
 /// A walk over one segment.
@@ -39,6 +42,7 @@ pub(super) struct Walk<'a, F> {
     buffer: AlignedBuffer,
     /// What the buffer holds: from where, and how much.
     held: (u64, usize),
+    unreadable: Unreadable,
 }
 
 impl<'a, F: SegmentFile> Walk<'a, F> {
@@ -57,7 +61,13 @@ impl<'a, F: SegmentFile> Walk<'a, F> {
             offset,
             buffer,
             held: (0, 0),
+            unreadable: Unreadable::default(),
         }
+    }
+
+    /// The segment that is walked.
+    pub(super) fn segment(&self) -> u64 {
+        self.place.segment
     }
 
     pub(super) fn next(&mut self) -> io::Result<Step> {
@@ -66,20 +76,23 @@ impl<'a, F: SegmentFile> Walk<'a, F> {
             let place = self.place;
             let bytes = self.look_at(offset, header.bytes as usize)?;
             let content = group::read(&header, place.segment, offset, bytes);
-            self.offset += u64::from(header.bytes);
+            let length = u64::from(header.bytes);
+            self.offset += length;
             return Ok(Step::Group {
                 header,
                 offset,
                 content,
+                unreadable: self.unreadable.touches(offset, length),
             });
         }
+        let unreadable = self.unreadable.touches(offset, GROUP_ALIGN_BYTES as u64);
         match self.search_from(offset + GROUP_ALIGN_BYTES as u64)? {
             Some(found) => {
                 assert!(found > offset, "a search goes forward");
                 self.offset = found;
-                Ok(Step::Hole { offset })
+                Ok(Step::Hole { offset, unreadable })
             }
-            None => Ok(Step::End { offset }),
+            None => Ok(Step::End { offset, unreadable }),
         }
     }
 
@@ -104,8 +117,8 @@ impl<'a, F: SegmentFile> Walk<'a, F> {
             let rest = self.place.segment_bytes.saturating_sub(offset);
             let ahead = rest.min(self.buffer.len() as u64) as usize;
             self.held = (0, 0);
-            self.file
-                .read_at(offset, &mut self.buffer.as_mut()[..ahead])?;
+            let buffer = &mut self.buffer.as_mut()[..ahead];
+            self.unreadable.read(self.file, offset, buffer)?;
             self.held = (offset, ahead);
         }
         let skip = (offset - self.held.0) as usize;

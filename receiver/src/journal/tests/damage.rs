@@ -8,7 +8,7 @@ use wire::journal::{
     EntryHeader, GroupChecksum, JournalId, StreamNumber, body_checksum, entry_bytes,
 };
 
-fn stamps(found: &[Found]) -> Vec<u64> {
+pub(super) fn stamps(found: &[Found]) -> Vec<u64> {
     let stamps = found.iter().filter_map(|found| match &found.durable {
         Durable::Record { header, .. } => Some(header.stamp.0),
         _ => None,
@@ -17,7 +17,7 @@ fn stamps(found: &[Found]) -> Vec<u64> {
 }
 
 /// Three groups in the first segment: the live list, four entries, two entries.
-fn small() -> (MemoryStore, Vec<(StreamNumber, Durable)>) {
+pub(super) fn small() -> (MemoryStore, Vec<(StreamNumber, Durable)>) {
     let store = MemoryStore::default();
     let mut bench = Bench::begin(&store, limits(8));
     bench
@@ -42,7 +42,7 @@ const GROUPS: [(usize, usize, usize); 3] = [
 ];
 
 /// Several segments of single records.
-fn several() -> (MemoryStore, u64) {
+pub(super) fn several() -> (MemoryStore, u64) {
     let store = MemoryStore::default();
     let mut bench = Bench::begin(&store, limits(16));
     bench.append(vec![open(STREAM)]).unwrap();

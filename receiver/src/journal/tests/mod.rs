@@ -6,6 +6,7 @@ mod index;
 mod running;
 mod space;
 mod store;
+mod unreadable;
 
 use super::scan::{Found, Recovered, recover};
 use super::writer::Writer;

@@ -4,9 +4,13 @@
 use crate::journal::store::{SegmentFile, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 const SECTOR_BYTES: usize = 512;
+const PAGE_BYTES: u64 = 4096;
+/// EIO.
+const READ_ERROR: i32 = 5;
 
 /// What happens at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,10 @@ struct State {
     calls: u64,
     fault: Option<(u64, Fault)>,
     room: Option<usize>,
+    /// Pages that cannot be read: segment and number.
+    unreadable: BTreeSet<(u64, u64)>,
+    /// What a read of one is told.
+    read_error: i32,
     /// Bytes read, by segment.
     read: BTreeMap<u64, u64>,
 }
@@ -138,6 +146,25 @@ impl MemoryStore {
         image.synced = image.live.clone();
     }
 
+    /// What a read of a page that cannot be read is told.
+    pub(super) fn read_error(&self, code: i32) {
+        self.state().read_error = code;
+    }
+
+    /// From now on just these pages cannot be read, and are again once they were written.
+    pub(super) fn unreadable(&self, pages: &[(u64, u64)]) {
+        let mut state = self.state();
+        if state.read_error == 0 {
+            state.read_error = READ_ERROR;
+        }
+        state.unreadable = pages.iter().copied().collect();
+    }
+
+    /// Those of them nothing was written to.
+    pub(super) fn still_unreadable(&self) -> Vec<(u64, u64)> {
+        self.state().unreadable.iter().copied().collect()
+    }
+
     /// The bytes of a file.
     pub(super) fn bytes(&self, segment: u64) -> Vec<u8> {
         self.state().files[&segment].live.clone()
@@ -167,6 +194,14 @@ impl State {
             Some((at, Fault::Once(kind))) if now == at => Err(kind.into()),
             _ => Ok(()),
         }
+    }
+
+    /// What a read of the pages is told.
+    fn refuses(&self, segment: u64, pages: Range<u64>) -> Option<io::Error> {
+        let bad = pages
+            .clone()
+            .any(|page| self.unreadable.contains(&(segment, page)));
+        bad.then(|| io::Error::from_raw_os_error(self.read_error))
     }
 
     fn image(&mut self, segment: u64) -> io::Result<&mut Image> {
@@ -244,6 +279,10 @@ impl SegmentFile for MemorySegment {
         let image = state.image(self.segment)?;
         let start = offset as usize;
         image.live[start..start + bytes.len()].copy_from_slice(bytes);
+        let pages = offset / PAGE_BYTES..(offset + bytes.len() as u64) / PAGE_BYTES;
+        let healed =
+            |(segment, page): &(u64, u64)| *segment == self.segment && pages.contains(page);
+        state.unreadable.retain(|page| !healed(page));
         Ok(())
     }
 
@@ -251,6 +290,10 @@ impl SegmentFile for MemorySegment {
         assert!(offset.is_multiple_of(4096) && buffer.len().is_multiple_of(4096));
         let mut state = self.state.lock().unwrap();
         *state.read.entry(self.segment).or_default() += buffer.len() as u64;
+        let pages = offset / PAGE_BYTES..(offset + buffer.len() as u64) / PAGE_BYTES;
+        if let Some(error) = state.refuses(self.segment, pages) {
+            return Err(error);
+        }
         let live = &state.image(self.segment)?.live;
         let start = live.len().min(offset as usize);
         let end = live.len().min(start + buffer.len());
