@@ -275,6 +275,7 @@ impl Attack<'_> {
         }
         for instead in [Daemon::Receiver, Daemon::Tap] {
             if self.daemons.kill(instead) {
+                self.say(&format!("no {daemon:?}: {instead:?} instead"));
                 self.outcome.kills += 1;
                 self.start(instead);
                 return;

@@ -332,16 +332,22 @@ impl Drop for Daemons {
 
 /// The shipper a tap has started, if it lives.
 fn child_of(parent: u32) -> Option<Pid> {
-    let list = format!("/proc/{parent}/task/{parent}/children");
-    let mut listed = fs::read_to_string(list).unwrap_or_default();
-    // Started by whichever thread.
-    for task in fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten() {
-        listed += &fs::read_to_string(task.path().join("children")).unwrap_or_default();
-    }
-    let pids = listed.split_whitespace();
-    let mut shippers = pids.filter(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains("ublk-tap-shipper")
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let mut children = processes.filter(|process| {
+        let read = |name: &str| fs::read(process.path().join(name)).unwrap_or_default();
+        let stat = String::from_utf8_lossy(&read("stat")).into_owned();
+        // After the name: state, parent.
+        let mut facts = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        let is_alive = facts.next().is_some_and(|state| state != "Z");
+        let is_child = facts.next() == Some(parent.to_string().as_str());
+        is_alive
+            && is_child
+            && String::from_utf8_lossy(&read("cmdline")).contains("ublk-tap-shipper")
     });
-    Pid::from_raw(shippers.next()?.parse().ok()?)
+    let name = children.next()?.file_name();
+    Pid::from_raw(name.to_str()?.parse().ok()?)
 }
