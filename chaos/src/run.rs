@@ -8,7 +8,6 @@ use crate::planted;
 use crate::proxy::Proxy;
 use crate::site::{Daemons, GROUP, Host, PATIENCE, VOLUMES};
 use crate::writer::{Shared, Writer, initial};
-use rustix::process::Signal;
 use sim::dice::Dice;
 use std::fmt;
 use std::fs;
@@ -227,10 +226,10 @@ impl Attack<'_> {
             }
             Deed::Restart(daemon) => self.restart(daemon),
             Deed::Stop(daemon) => {
-                let is_met = self.daemons.signal(daemon, Signal::STOP);
+                let is_met = self.daemons.stop(daemon);
                 self.outcome.stalls += u64::from(is_met);
             }
-            Deed::Continue(daemon) => drop(self.daemons.signal(daemon, Signal::CONT)),
+            Deed::Continue(daemon) => self.daemons.go_on(daemon),
             Deed::Weather(weather) => self.proxy.set(weather),
             Deed::Stall { forth, back } => {
                 self.proxy.hold(forth, back);
@@ -245,7 +244,7 @@ impl Attack<'_> {
         let receiver = Daemon::Receiver;
         match (plant, step) {
             (Plant::Rollback, Step::Ready) => {
-                self.daemons.signal(receiver, Signal::STOP);
+                self.daemons.stop(receiver);
                 self.shared.is_keen.store(true, Ordering::Relaxed);
             }
             (Plant::Rollback, Step::Done) => {
@@ -259,7 +258,7 @@ impl Attack<'_> {
             let words = format!("cannot plant {plant:?}: {error}");
             self.shared.violation(words);
         }
-        self.daemons.signal(receiver, Signal::CONT);
+        self.daemons.go_on(receiver);
         self.start(receiver);
     }
 
@@ -311,7 +310,7 @@ impl Attack<'_> {
         self.proxy.set(Default::default());
         self.proxy.hold(false, false);
         for daemon in Daemon::ALL {
-            self.daemons.signal(daemon, Signal::CONT);
+            self.daemons.go_on(daemon);
             self.start(daemon);
         }
     }

@@ -40,6 +40,8 @@ pub struct Daemons {
     tap: Option<Child>,
     shipper: Option<Child>,
     receiver: Option<Child>,
+    /// Those that stand still.
+    stopped: [Option<Pid>; 3],
 }
 
 const PROGRAMS: [&str; 3] = ["ublk-tap", "ublk-tap-shipper", "ublk-tap-receiver"];
@@ -228,6 +230,7 @@ impl Daemons {
             tap: None,
             shipper: None,
             receiver: None,
+            stopped: [None; 3],
         }
     }
 
@@ -287,11 +290,27 @@ impl Daemons {
     }
 
     /// Sends a signal; whether there was somebody to send it to.
-    pub fn signal(&mut self, daemon: Daemon, signal: Signal) -> bool {
+    fn signal(&mut self, daemon: Daemon, signal: Signal) -> bool {
         self.is_running(daemon)
             && self
                 .pid(daemon)
                 .is_some_and(|pid| kill_process(pid, signal).is_ok())
+    }
+
+    /// SIGSTOP; whether there was somebody to stop.
+    pub fn stop(&mut self, daemon: Daemon) -> bool {
+        self.go_on(daemon);
+        let is_met = self.signal(daemon, Signal::STOP);
+        self.stopped[daemon as usize] = self.pid(daemon).filter(|_| is_met);
+        is_met
+    }
+
+    /// SIGCONT to the one that was stopped: the tap whose child it is may have another by now.
+    pub fn go_on(&mut self, daemon: Daemon) {
+        if let Some(pid) = self.stopped[daemon as usize].take() {
+            // It may have been killed.
+            let _ = kill_process(pid, Signal::CONT);
+        }
     }
 
     /// SIGKILL, waited for; whether there was somebody to kill.
@@ -306,7 +325,7 @@ impl Daemons {
     /// SIGTERM, and it ends well within [`PATIENCE`].
     pub fn terminate(&mut self, daemon: Daemon) -> Result<(), String> {
         // One that is stopped does not hear.
-        self.signal(daemon, Signal::CONT);
+        self.go_on(daemon);
         if !self.signal(daemon, Signal::TERM) {
             return Ok(());
         }
@@ -324,6 +343,7 @@ impl Daemons {
 impl Drop for Daemons {
     fn drop(&mut self) {
         for daemon in [Daemon::Shipper, Daemon::Tap, Daemon::Receiver] {
+            self.go_on(daemon);
             self.kill(daemon);
         }
         self.host.ask_tap(&["cleanup", GROUP], PATIENCE);
