@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What was checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,9 +94,9 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Checks until `end`.
-    pub fn run(&mut self, end: Instant) {
-        while Instant::now() < end {
+    /// Checks until it is over.
+    pub fn run(&mut self) {
+        while !self.shared.is_over.load(Ordering::Relaxed) {
             let rolled = self.dice.roll(10);
             match rolled {
                 _ if self.shared.is_keen.load(Ordering::Relaxed) => self.check_newest(),
@@ -279,10 +279,15 @@ impl<'a> Checker<'a> {
         if listed.is_newest {
             bounds.low = bounds.low.max(floor);
         }
-        let found = self.judge(&listed.point, &images, bounds)?;
+        let found = self.judge(&listed.point, &images, bounds);
+        if listed.is_newest {
+            self.shared.looks.fetch_add(1, Ordering::Relaxed);
+        }
+        let found = found?;
         self.note(&listed.point, found);
         if listed.is_newest {
             self.floor = self.floor.max(found.low);
+            self.shared.floor.store(self.floor, Ordering::Relaxed);
             self.last = Some((images.clone(), found));
         }
         if self.kept.len() < KEPT_MAX {

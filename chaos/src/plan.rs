@@ -126,7 +126,18 @@ pub struct Plan {
 /// Draws a plan.
 pub fn draw(order: Order) -> Plan {
     let mut dice = Dice::new(order.seed);
-    let settings = settings(&mut dice);
+    let drawn = settings(&mut dice);
+    let settings = match order.plant {
+        None => drawn,
+        // No new copy is to cover it.
+        Some(_) => Settings {
+            ring_mib: 16,
+            retain_s: 3600,
+            park_ms: 4000,
+            writers: 1,
+            ..drawn
+        },
+    };
     let mut drawing = Drawing {
         dice,
         until_ms: order.time.as_millis() as u64,

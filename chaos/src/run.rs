@@ -87,7 +87,8 @@ pub fn run(order: Order, parent: &Path, is_verbose: bool) -> Result<Outcome, Str
             ..Outcome::default()
         },
     };
-    attack.set_up()?;
+    let ready = attack.set_up();
+    ready.map_err(|error| format!("{error}\n{}", host.logs().0))?;
     attack.run(&plan, order.time, &mut dice);
     let mut outcome = attack.outcome;
     outcome.datagrams = proxy.faults();
@@ -137,7 +138,7 @@ impl Attack<'_> {
         let start = Instant::now();
         while !so(self) {
             if start.elapsed() > PATIENCE {
-                return Err(format!("never: {what}\n{}", self.host.logs().0));
+                return Err(format!("never: {what}"));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -163,10 +164,11 @@ impl Attack<'_> {
             scope.spawn(|| shared.beat());
             let end = self.begun + time;
             let checks = scope.spawn(move || {
-                checker.run(end);
+                checker.run();
                 checker
             });
             self.attack(plan, end);
+            shared.is_over.store(true, Ordering::Relaxed);
             self.heal();
             let checker = checks.join();
             self.keep_up(Duration::ZERO);
@@ -240,13 +242,13 @@ impl Attack<'_> {
         }
     }
 
+    /// Plants a fault; before and after it the newest point is looked at.
     fn plant(&mut self, plant: Plant, step: Step) {
         let receiver = Daemon::Receiver;
+        let shared = self.shared;
+        shared.is_keen.store(true, Ordering::Relaxed);
         match (plant, step) {
-            (Plant::Rollback, Step::Ready) => {
-                self.daemons.stop(receiver);
-                self.shared.is_keen.store(true, Ordering::Relaxed);
-            }
+            (Plant::Rollback, Step::Ready) => drop(self.daemons.stop(receiver)),
             (Plant::Rollback, Step::Done) => {
                 self.daemons.kill(receiver);
                 // Else the source may have mended it before anybody looks.
@@ -254,12 +256,23 @@ impl Attack<'_> {
             }
             _ => {}
         }
+        let now = shared.history().now();
         if let Err(error) = planted::plant(self.host, plant, step) {
-            let words = format!("cannot plant {plant:?}: {error}");
-            self.shared.violation(words);
+            shared.violation(format!("cannot plant {plant:?}: {error}"));
         }
         self.daemons.go_on(receiver);
         self.start(receiver);
+        let looks = shared.looks.load(Ordering::Relaxed);
+        let waited = match step {
+            Step::Ready => self.eventually("a newer point", |_| {
+                shared.floor.load(Ordering::Relaxed) > now
+            }),
+            // One may have been on its way.
+            Step::Done => self.eventually("a look at it", |_| {
+                shared.looks.load(Ordering::Relaxed) > looks + 1
+            }),
+        };
+        waited.unwrap_or_else(|words| shared.violation(words));
     }
 
     /// Kills a daemon as soon as it is there. The child of a tap that is dead is not: then whoever is.

@@ -23,6 +23,12 @@ pub struct Shared {
     pub ends: AtomicBool,
     /// Nothing but newest points is looked at.
     pub is_keen: AtomicBool,
+    /// Nothing is looked at any more until all is at rest.
+    pub is_over: AtomicBool,
+    /// The newest point seen is not before this moment.
+    pub floor: AtomicU64,
+    /// Newest points looked at.
+    pub looks: AtomicU64,
     /// Beats of [`Shared::beat`].
     pub beats: AtomicU64,
     /// Requests answered.
@@ -73,6 +79,9 @@ impl Shared {
             violations: Mutex::default(),
             ends: AtomicBool::new(false),
             is_keen: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            floor: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
             beats: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             cut_off: AtomicU64::new(0),
