@@ -279,7 +279,7 @@ impl<'a> Checker<'a> {
         if listed.is_newest {
             bounds.low = bounds.low.max(floor);
         }
-        let found = self.judge(&listed.point, &images, bounds);
+        let found = self.judge(&listed.point, &images, bounds.met());
         if listed.is_newest {
             self.shared.looks.fetch_add(1, Ordering::Relaxed);
         }

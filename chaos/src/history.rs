@@ -66,6 +66,18 @@ pub struct Bounds {
     pub high: Moment,
 }
 
+impl Bounds {
+    /// Bounds that meet: where `high` was seen first, and only answers came until `low`, both are the same
+    /// state, and `low` names it.
+    #[must_use]
+    pub fn met(self) -> Self {
+        Self {
+            high: self.high.max(self.low),
+            ..self
+        }
+    }
+}
+
 /// Volumes by number, and what their sectors hold.
 pub type Images = Vec<(usize, Vec<u64>)>;
 

@@ -214,3 +214,24 @@ fn a_write_in_flight_is_whole_or_not_there() {
     let parts = verdict(&history, [change, 3, INITIAL], 5);
     assert!(parts.is_some(), "a large request is no record");
 }
+
+#[test]
+fn a_stamp_seen_before_an_answer_and_a_barrier_after_it_name_the_same_point() {
+    let mut history = story();
+    let extent = Extent {
+        volume: 1,
+        sectors: 0..1,
+    };
+    let change = history.ask(&extent, false, true).unwrap();
+    let high = history.now();
+    history.answer(change);
+    let low = history.now();
+    let bounds = Bounds { low, high }.met();
+    let judge = |second| {
+        let images = vec![(0, vec![ZERO, 3, INITIAL]), (1, vec![second])];
+        history.judge(&images, bounds)
+    };
+    assert!(judge(change as u64).is_ok());
+    let later = history.clone().ask(&extent, false, true).unwrap();
+    assert!(judge(later as u64).is_err(), "nothing later is in it");
+}
