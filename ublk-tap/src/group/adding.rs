@@ -2,20 +2,26 @@
 
 use super::clerk::{Done, Job, Opened, Started};
 use super::core::{CoreEvent, Mode, Start};
+use super::departure::Manner;
 use super::driver::{Adding, Driver, Input};
 use super::front::FrontKind;
 use super::members::NoNumber;
 use super::recovery::Waits;
+use super::removal::Asker;
 use super::tapped::Tapped;
 use crate::control::{AddRequest, Added, Reply, ReplyTo};
 use crate::copier::{Copier, CopierConfig};
 use crate::device::{DeviceConfig, NbdPlace, Shape};
 use crate::failure::Failure;
 use crate::settings::{ByteSize, check_shape, check_socket};
+use crate::state::Rest;
 use ring::handoff::Volumes;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wire::{Name, VolumeIndex, VolumeSpec};
+
+/// How long a volume whose add has failed waits for the receiver to know that it has left.
+const UNDO_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Driver {
     /// An operator wants a disk wrapped.
@@ -275,23 +281,32 @@ impl Driver {
     }
 
     /// The device could not be made: the volume leaves the stream as it came, with nothing written.
+    ///
+    /// One that was clean needs a new mark: the old one names a `leave` that is no longer its last.
+    /// Who added it hears the failure when that is written down.
     fn not_started(&mut self, now: Instant, index: VolumeIndex, failure: Failure) {
         tracing::error!("{failure}");
         if self.not_recovered(index, &failure) {
             return;
         }
-        self.decide(now, CoreEvent::Leave { index });
-        self.decide(now, CoreEvent::Dropped { index });
-        let Some(mut tapped) = self.tapped.remove(&index) else {
+        let Some(tapped) = self.tapped.get_mut(&index) else {
             return;
         };
-        if let Some(reply) = tapped.asker.take() {
-            reply.fail(failure);
+        tapped.has_failed = true;
+        let Some(reply) = tapped.asker.take() else {
+            return;
+        };
+        if self.is_ending {
+            return reply.fail(failure); // it goes with the others
         }
-        self.post_job(Job::Undo {
-            volume: tapped.name,
-            before: tapped.before,
-        });
+        let before = tapped.before.as_ref().map(|before| &before.rest);
+        let patience = match before {
+            Some(Rest::Clean(_)) => self.settings.stop.min(UNDO_PATIENCE),
+            _ => Duration::ZERO,
+        };
+        let asker = Some(Asker::Add(reply, failure));
+        let removal = self.removal(Manner::Undo, vec![index], now + patience, asker);
+        self.removals.push(removal);
     }
 
     /// An operator wants a name to be free for another disk.

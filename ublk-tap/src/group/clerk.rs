@@ -40,7 +40,7 @@ pub enum Job {
     },
     /// Make a volume's device and publish its stable name.
     Start(Box<DeviceConfig>),
-    /// The device could not be made: enter the volume as it was before.
+    /// It does not become a volume after all: enter it as it was before.
     Undo {
         /// The volume.
         volume: Name,
@@ -75,8 +75,19 @@ pub struct Leaver {
     pub copier: Option<Copier>,
     /// How it was left.
     pub manner: Left,
-    /// It comes back when the tap is run again.
-    pub returns: bool,
+    /// What is written down.
+    pub entry: Entry,
+}
+
+/// What the state says of a volume that has left, besides how.
+pub enum Entry {
+    /// What it was served by.
+    Kept {
+        /// It comes back when the tap is run again.
+        returns: bool,
+    },
+    /// What it said before the volume was added: that has failed.
+    Before(Option<Registered>),
 }
 
 /// How a volume was left.
@@ -284,12 +295,7 @@ impl Clerk {
         Err(failure)
     }
 
-    fn undo(&mut self, volume: &Name, mut before: Option<Registered>) {
-        if self.served.remove(volume)
-            && let Some(before) = &mut before
-        {
-            before.rest = Rest::Unclean(Unclean::Live);
-        }
+    fn undo(&mut self, volume: &Name, before: Option<Registered>) {
         let undone = self.state.update(|state| {
             state.forget(volume);
             if let Some(before) = before {
@@ -304,14 +310,14 @@ impl Clerk {
     /// Names of those left clean, and why others that should be are not.
     fn seal(&mut self, leavers: Vec<Leaver>) -> (Vec<Name>, Option<Failure>) {
         let mut failure = None;
-        let mut rests = Vec::new();
+        let mut ends = Vec::new();
         for leaver in leavers {
             let Leaver {
                 volume,
                 disk,
                 copier,
                 manner,
-                returns,
+                entry,
             } = leaver;
             drop(copier);
             let rest = rest_of(&disk, manner).unwrap_or_else(|error| {
@@ -319,24 +325,26 @@ impl Clerk {
                 failure = Some(Failure::of_io(&what, &error));
                 Rest::Unclean(Unclean::NotDrained)
             });
-            if let Err(error) = device::link::withdraw(&self.dirs.dev, self.group(), &volume) {
+            if matches!(entry, Entry::Kept { .. })
+                && let Err(error) = device::link::withdraw(&self.dirs.dev, self.group(), &volume)
+            {
                 tracing::warn!(%error, %volume, "the stable name of a removed volume stays");
             }
-            rests.push((volume, rest, returns));
+            let rest = match self.served.remove(&volume) {
+                true => Rest::Unclean(Unclean::Live),
+                false => rest,
+            };
+            ends.push((volume, rest, entry));
         }
-        let is_clean = |(_, rest, _): &&(Name, Rest, bool)| matches!(rest, Rest::Clean(_));
-        let clean: Vec<Name> = rests
+        let is_clean = |(_, rest, _): &&(Name, Rest, Entry)| matches!(rest, Rest::Clean(_));
+        let clean: Vec<Name> = ends
             .iter()
             .filter(is_clean)
             .map(|(name, ..)| name.clone())
             .collect();
         let sealed = self.state.update(|state| {
-            for (name, rest, returns) in rests {
-                let found = state.volumes.iter_mut().find(|volume| volume.name == name);
-                if let Some(volume) = found {
-                    volume.rest = rest;
-                    volume.service.returns = returns;
-                }
+            for (name, rest, entry) in ends {
+                write_down(state, &name, rest, entry);
             }
         });
         match sealed {
@@ -497,6 +505,27 @@ fn start_of(before: Option<&Registered>, disk: &Disk) -> Result<Start, Failure> 
         incarnation,
         stamp,
     }))
+}
+
+fn write_down(state: &mut State, name: &Name, rest: Rest, entry: Entry) {
+    match entry {
+        Entry::Kept { returns } => {
+            let found = state.volumes.iter_mut().find(|volume| volume.name == *name);
+            if let Some(volume) = found {
+                volume.rest = rest;
+                volume.service.returns = returns;
+            }
+        }
+        Entry::Before(None) => drop(state.forget(name)),
+        Entry::Before(Some(mut before)) => {
+            // What was not clean stays so, for the reason it had.
+            let is_touched = rest == Rest::Unclean(Unclean::Live);
+            if is_touched || matches!(before.rest, Rest::Clean(_)) {
+                before.rest = rest;
+            }
+            state.put(before);
+        }
+    }
 }
 
 fn rest_of(disk: &Disk, manner: Left) -> std::io::Result<Rest> {

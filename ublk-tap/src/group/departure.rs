@@ -26,6 +26,8 @@ pub enum Manner {
     Abandon,
     /// The tap ends at the deadline, whatever is safe then.
     Ending,
+    /// The device could not be made: there is nothing but the `leave` to wait for, until the deadline.
+    Undo,
 }
 
 /// What a departure sees each turn.
@@ -90,11 +92,19 @@ enum Stage {
     Sealing,
 }
 
+impl Manner {
+    /// Whether an operator has asked for it.
+    pub fn is_asked(self) -> bool {
+        matches!(self, Self::Whole | Self::Abandon)
+    }
+}
+
 impl Departure {
     /// Volumes are to go; `captured` is the newest stamp now.
     pub fn new(manner: Manner, captured: Stamp, deadline: Instant) -> Self {
         let stage = match manner {
             Manner::Abandon => Stage::Retiring,
+            Manner::Undo => Stage::Stopping,
             Manner::Whole | Manner::Ending => Stage::Draining { upto: captured },
         };
         Self {
@@ -225,7 +235,7 @@ impl Departure {
     fn gives_up(&self, is_late: bool) -> bool {
         match self.manner {
             Manner::Abandon => true,
-            Manner::Ending => is_late,
+            Manner::Ending | Manner::Undo => is_late,
             Manner::Whole => false,
         }
     }
@@ -429,6 +439,21 @@ mod tests {
         let left = [LEFT, Place::Outside];
         assert_eq!(departure.step(now, &stopped(&left, 10)), Step::Wait);
         assert_eq!(departure.step(late, &stopped(&left, 10)), Step::Seal);
+    }
+
+    #[test]
+    fn an_undone_add_waits_for_its_leave_and_no_longer_than_its_deadline() {
+        let ready = [Place::Ready];
+        for (patience, at_once) in [(5, Step::Wait), (0, Step::Seal)] {
+            let now = Instant::now();
+            let late = now + Duration::from_secs(patience);
+            let mut departure = Departure::new(Manner::Undo, Stamp(10), late);
+            assert!(!departure.is_reversible());
+            assert_eq!(departure.step(now, &stopped(&ready, 3)), Step::Leave);
+            assert_eq!(departure.step(now, &stopped(&[LEFT], 10)), at_once);
+            let sealed = departure.step(late, &stopped(&[LEFT], 10));
+            assert_eq!(sealed == Step::Seal, at_once == Step::Wait);
+        }
     }
 
     #[test]

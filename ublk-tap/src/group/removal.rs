@@ -1,6 +1,6 @@
 //! Removing volumes: what the [`Departure`] decides, done, and told in words.
 
-use super::clerk::{Job, Leaver, Left, Sealed};
+use super::clerk::{Entry, Job, Leaver, Left, Sealed};
 use super::core::CoreEvent;
 use super::departure::{Departure, Manner, Step, View};
 use super::driver::{Driver, wait_of};
@@ -18,13 +18,21 @@ use wire::{Name, VolumeIndex};
 pub(super) struct Removal {
     pub(super) departure: Departure,
     pub(super) volumes: Vec<VolumeIndex>,
-    asker: Option<ReplyTo>,
+    asker: Option<Asker>,
     /// What is given up, as it was when it was decided.
     pub(super) stake: String,
     /// Those for whose devices nothing is cached any more, or whose cache is given up.
     pub(super) retired: BTreeSet<VolumeIndex>,
     /// After this an ending tap no longer waits for its devices.
     pub(super) hard_deadline: Option<Instant>,
+}
+
+/// Who waits for the end of it.
+pub(super) enum Asker {
+    /// Wants volumes gone.
+    Remove(ReplyTo),
+    /// Wanted one added, which has failed so.
+    Add(ReplyTo, Failure),
 }
 
 /// How long an ending tap waits for a disk that does not answer.
@@ -45,13 +53,13 @@ impl Driver {
         };
         let is_free = self.removals.is_empty();
         let is_same = |removal: &&mut Removal| {
-            removal.volumes == volumes && removal.departure.manner() != Manner::Ending
+            removal.volumes == volumes && removal.departure.manner().is_asked()
         };
         if let Some(removal) = self.removals.iter_mut().find(is_same) {
             removal.departure.ask_again(manner, deadline);
-            if let Some(old) = removal.asker.replace(reply) {
-                old.fail(Failure::failed("another remove took over"));
-            }
+            let failure = Failure::failed("another remove took over");
+            answer(removal, Err(failure));
+            removal.asker = Some(Asker::Remove(reply));
             return;
         }
         if !is_free {
@@ -62,7 +70,7 @@ impl Driver {
         if let Some(failure) = self.claimed(&volumes) {
             return reply.fail(failure);
         }
-        let removal = self.removal(manner, volumes, deadline, Some(reply));
+        let removal = self.removal(manner, volumes, deadline, Some(Asker::Remove(reply)));
         self.removals.push(removal);
     }
 
@@ -80,7 +88,13 @@ impl Driver {
         let (sealing, open): (Vec<_>, Vec<_>) =
             removals.partition(|removal| removal.departure.is_sealing());
         self.removals = sealing;
-        let asker = open.into_iter().find_map(|removal| removal.asker);
+        let mut asker = None;
+        for removal in open {
+            match removal.asker {
+                Some(Asker::Add(reply, failure)) => reply.fail(failure),
+                remove => asker = asker.or(remove),
+            }
+        }
         let volumes = self.tapped.keys().copied().collect();
         let deadline = now + self.settings.stop;
         let mut removal = self.removal(Manner::Ending, volumes, deadline, asker);
@@ -159,7 +173,11 @@ impl Driver {
             removal.stake.clone()
         };
         let is_last = self.is_empty();
-        self.is_over |= is_last;
+        if removal.departure.manner() == Manner::Undo {
+            self.end_if_unused();
+        } else {
+            self.is_over |= is_last;
+        }
         let removed = Removed {
             volumes,
             clean: is_clean,
@@ -175,12 +193,12 @@ impl Driver {
         answer(&mut removal, result);
     }
 
-    fn removal(
+    pub(super) fn removal(
         &self,
         manner: Manner,
         volumes: Vec<VolumeIndex>,
         deadline: Instant,
-        asker: Option<ReplyTo>,
+        asker: Option<Asker>,
     ) -> Removal {
         Removal {
             departure: Departure::new(manner, self.ring.captured(), deadline),
@@ -237,7 +255,8 @@ impl Driver {
             .collect()
     }
 
-    /// Claims the `leave` of volumes that are whole; the others have nothing to say.
+    /// Claims the `leave` of volumes that are whole; the others have nothing to say, but for one that
+    /// has only just entered and must not be waited for.
     fn leave(&mut self, now: Instant, volumes: &[VolumeIndex]) {
         for index in volumes {
             match self.core.place(*index) {
@@ -245,6 +264,11 @@ impl Driver {
                     self.decide(now, CoreEvent::Leave { index: *index });
                 }
                 Some(Place::Left { .. } | Place::Leaving) | None => {}
+                Some(_) if self.tapped.get(index).is_some_and(|t| t.has_failed) => {
+                    self.decide(now, CoreEvent::Leave { index: *index });
+                    // What it left is no state to continue from.
+                    self.decide(now, CoreEvent::Dropped { index: *index });
+                }
                 Some(_) => {
                     if let Some(copier) = self.tapped.get(index).and_then(|t| t.copier.as_ref()) {
                         copier.cancel();
@@ -290,12 +314,18 @@ impl Driver {
                 Some(Place::Outside) => Left::Unclean(Unclean::Broken),
                 _ => Left::Unclean(Unclean::NotDrained),
             };
+            let entry = if tapped.has_failed {
+                Entry::Before(tapped.before)
+            } else {
+                let returns = removal.departure.manner() == Manner::Ending;
+                Entry::Kept { returns }
+            };
             leavers.push(Leaver {
                 volume: tapped.name,
                 disk: Arc::clone(&tapped.disk),
                 copier: tapped.copier,
                 manner,
-                returns: removal.departure.manner() == Manner::Ending,
+                entry,
             });
         }
         self.post_job(Job::Seal {
@@ -306,11 +336,10 @@ impl Driver {
 }
 
 fn answer(removal: &mut Removal, result: Result<Removed, Failure>) {
-    let Some(reply) = removal.asker.take() else {
-        return;
-    };
-    match result {
-        Ok(removed) => reply.send(Reply::Removed(removed)),
-        Err(failure) => reply.fail(failure),
+    match (removal.asker.take(), result) {
+        (None, _) => {}
+        (Some(Asker::Add(reply, failure)), _) => reply.fail(failure),
+        (Some(Asker::Remove(reply)), Ok(removed)) => reply.send(Reply::Removed(removed)),
+        (Some(Asker::Remove(reply)), Err(failure)) => reply.fail(failure),
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Tapped {
     is_in_doubt: bool,
     /// The device went away under us.
     pub(super) is_gone: bool,
+    /// Its device could not be made: it was not added.
+    pub(super) has_failed: bool,
 }
 
 impl Tapped {
@@ -78,6 +80,7 @@ impl Tapped {
             faults: 0,
             is_in_doubt: false,
             is_gone: false,
+            has_failed: false,
         }
     }
 
@@ -104,6 +107,7 @@ impl Tapped {
             faults: 0,
             is_in_doubt: false,
             is_gone: false,
+            has_failed: false,
         }
     }
 

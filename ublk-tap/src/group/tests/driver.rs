@@ -675,3 +675,82 @@ fn abandon_does_not_wait_for_what_the_removal_before_it_waited_for() {
         Rest::Unclean(Unclean::Abandoned)
     );
 }
+
+#[test]
+fn a_clean_volume_whose_device_cannot_be_made_goes_on_from_its_newest_leave() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    whole(&host, &tap, "other");
+    tap.barrier(PATIENCE).unwrap();
+    tap.remove(Some("data"), false).unwrap();
+    let before = host.state().volumes;
+    host.fronts.fails.store(true, Ordering::Release);
+    let failure = tap.add(&disk, "data").unwrap_err();
+    assert_eq!(failure.exit, Exit::Privilege);
+    let leave = tap.ring.captured();
+    let (now, before) = (&host.state().volumes[0], &before[0]);
+    assert_eq!((&now.path, now.service), (&before.path, before.service));
+
+    assert_eq!(tap.add(&disk, "data").unwrap().copy, None);
+    host.fronts.device("data").write(0, &[8; 4096]);
+    tap.barrier(PATIENCE).unwrap();
+    let expected = MemberAction::Continue {
+        incarnation: tap.ring.incarnation(),
+        stamp: leave,
+    };
+    assert_eq!(host.members().last().unwrap(), &("data".into(), expected));
+    host.assert_equal("data", &disk);
+    tap.remove(None, false).unwrap();
+    tap.end();
+}
+
+#[test]
+fn a_clean_volume_whose_failed_add_cannot_be_told_to_the_receiver_is_copied_next_time() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    whole(&host, &tap, "other");
+    tap.barrier(PATIENCE).unwrap();
+    tap.remove(Some("data"), false).unwrap();
+    host.site.stalls.store(true, Ordering::Release);
+    host.fronts.fails.store(true, Ordering::Release);
+    tap.add(&disk, "data").unwrap_err();
+    assert_eq!(
+        host.state().volumes[0].rest,
+        Rest::Unclean(Unclean::NotDrained)
+    );
+    host.site.stalls.store(false, Ordering::Release);
+    assert!(tap.add(&disk, "data").unwrap().copy.is_some());
+    tap.wait_mode("async");
+    host.assert_equal("data", &disk);
+    tap.remove(None, false).unwrap();
+    tap.end();
+}
+
+#[test]
+fn a_copy_a_failed_add_has_begun_is_nothing_to_continue_from() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    whole(&host, &tap, "other");
+    tap.barrier(PATIENCE).unwrap();
+    tap.remove(Some("data"), false).unwrap();
+    let mut bytes = std::fs::read(&disk).unwrap();
+    bytes[1024] ^= 1;
+    std::fs::write(&disk, bytes).unwrap();
+    host.fronts.fails.store(true, Ordering::Release);
+    tap.add(&disk, "data").unwrap_err();
+    let rest = host.state().volumes[0].rest.clone();
+    assert!(matches!(rest, Rest::Unclean(_)), "{rest:?}");
+    eventually("it has left, and the others are waited for alone", || {
+        let last = host.members().pop().unwrap();
+        last == ("data".into(), MemberAction::Leave)
+    });
+    tap.barrier(PATIENCE).unwrap();
+    assert!(tap.add(&disk, "data").unwrap().copy.is_some());
+    tap.wait_mode("async");
+    host.assert_equal("data", &disk);
+    tap.remove(None, false).unwrap();
+    tap.end();
+}
