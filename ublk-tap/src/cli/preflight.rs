@@ -8,7 +8,7 @@ use crate::group::clerk::{check_disk, of_device, of_disk, of_state};
 use crate::group::{FrontKind, Fronts, HostFronts};
 use crate::settings::{Dirs, Enrolment, Settings, Span, check_ring, check_shape, check_socket};
 use crate::shipper::{Account, Program};
-use crate::state::{State, StateFile};
+use crate::state::{State, StateFile, kept_path};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -42,6 +42,7 @@ pub(super) fn check(dirs: &Dirs, args: &AddArgs, disk: &Path) -> Result<(), Fail
         let socket = dirs.nbd_socket(&args.group, &args.volume);
         check_socket(&socket).map_err(Failure::usage)?;
     }
+    kept_path(disk).map_err(Failure::usage)?;
     let question = check_own(dirs, args, disk)?;
     Enrolment::load(&dirs.identity()).map_err(|error| of_enrolment(&error))?;
     HostFronts

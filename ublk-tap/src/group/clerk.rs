@@ -13,7 +13,9 @@ use crate::device::{self, DeviceConfig, DeviceError, Shape};
 use crate::disk::{Disk, DiskError, stack};
 use crate::failure::{Exit, Failure};
 use crate::settings::Dirs;
-use crate::state::{CleanMark, Registered, Rest, Service, State, StateError, StateFile, Unclean};
+use crate::state::{
+    CleanMark, Registered, Rest, Service, State, StateError, StateFile, Unclean, kept_path,
+};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -240,6 +242,7 @@ impl Clerk {
     ) -> Result<Opened, Failure> {
         let able = self.fronts.check(service.frontend);
         able.map_err(|error| of_device(&error))?;
+        let kept = kept_path(path).map_err(Failure::usage)?.to_owned();
         let seen = as_seen_by(asker, path);
         let disk = Disk::open(&seen, DISK_PATIENCE).map_err(|error| of_disk(&error))?;
         check_disk(&self.dirs, self.state.state(), volume, &disk)?;
@@ -248,7 +251,7 @@ impl Clerk {
         let entry = Registered {
             name: volume.clone(),
             identity: disk.identity().to_owned(),
-            path: path.display().to_string(),
+            path: kept,
             size_bytes: disk.size_bytes(),
             sector_bytes: disk.sector_bytes(),
             service,

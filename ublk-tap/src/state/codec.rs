@@ -16,8 +16,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// Bytes of a slot; the file has two.
 pub(super) const SLOT_BYTES: usize = 64 << 10;
-/// Longest path of a disk that is kept; a longer one is cut.
-const PATH_BYTES_MAX: usize = 256;
+/// Longest path of a disk that is kept; no volume has a longer one.
+pub(super) const PATH_BYTES_MAX: usize = 256;
 const FINGERPRINT_BYTES_MAX: usize = 64;
 const WRITES_BYTES_MAX: usize = 96;
 const HEADER_BYTES: usize = 32;

@@ -14,4 +14,4 @@ mod model;
 mod tests;
 
 pub use file::{StateError, StateFile};
-pub use model::{CleanMark, Registered, Rest, Service, State, Unclean};
+pub use model::{CleanMark, Registered, Rest, Service, State, Unclean, kept_path};

@@ -1,7 +1,9 @@
 //! The state as values. Pure.
 
+use super::codec::PATH_BYTES_MAX;
 use crate::device::Shape;
 use crate::group::FrontKind;
+use std::path::Path;
 use wire::{Generation, Incarnation, Name, Stamp, TimeMark};
 
 /// State of a group on this host.
@@ -87,6 +89,24 @@ pub enum Unclean {
     Broken = 4,
     /// One slot of the state file was damaged: the other may be the older one.
     Doubtful = 5,
+}
+
+/// The path of a disk as it is kept; or why it cannot be, in words. Changed, it would lead to another
+/// disk when it is opened again, or to none.
+pub fn kept_path(path: &Path) -> Result<&str, String> {
+    let shown = path.display();
+    let Some(text) = path.to_str() else {
+        return Err(format!(
+            "the path {shown} is not UTF-8 and cannot be kept; give the disk another name"
+        ));
+    };
+    if text.len() > PATH_BYTES_MAX {
+        return Err(format!(
+            "the path {shown} is longer than {PATH_BYTES_MAX} bytes and cannot be kept; use a \
+             shorter one"
+        ));
+    }
+    Ok(text)
 }
 
 impl State {

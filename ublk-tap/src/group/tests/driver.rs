@@ -3,6 +3,8 @@
 use super::world::{Host, PATIENCE, Tap, eventually, name};
 use crate::failure::Exit;
 use crate::state::{Rest, Unclean};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use wire::{Generation, MemberAction, Stamp};
@@ -752,5 +754,26 @@ fn a_copy_a_failed_add_has_begun_is_nothing_to_continue_from() {
     tap.wait_mode("async");
     host.assert_equal("data", &disk);
     tap.remove(None, false).unwrap();
+    tap.end();
+}
+
+#[test]
+fn a_disk_whose_path_cannot_be_kept_is_refused() {
+    let host = Host::new();
+    let tap = host.tap();
+    let long = "x".repeat(255);
+    let odd = OsStr::from_bytes(b"odd\xff.img");
+    let paths = [OsStr::new(long.as_str()), odd].map(|name| {
+        let disk = host.disk("data.img", SIZE, 1).with_file_name(name);
+        std::fs::write(&disk, vec![0; SIZE]).unwrap();
+        disk
+    });
+    for (disk, words) in paths.iter().zip(["longer than 256 bytes", "not UTF-8"]) {
+        let refused = tap.add(disk, "data").unwrap_err();
+        assert_eq!(refused.exit, Exit::Usage, "{refused}");
+        assert!(refused.text.contains(words), "{refused}");
+    }
+    assert!(host.state().volumes.is_empty());
+    tap.stop();
     tap.end();
 }
