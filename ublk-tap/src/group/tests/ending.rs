@@ -78,8 +78,8 @@ fn an_add_whose_disk_is_being_opened_is_undone_and_does_not_come_back() {
     let adder = Arc::clone(&tap);
     let adding = std::thread::spawn(move || adder.add(&disk, "data"));
     eventually("the add is asked for", || {
-        tap.forget("data")
-            .is_err_and(|failure| failure.text.contains("is tapped"))
+        let refused = tap.remove(None, false).unwrap_err();
+        refused.text.contains("is being added")
     });
     tap.stop();
     tap.stop();
