@@ -60,7 +60,7 @@ pub enum Verb {
         /// The block device
         device: PathBuf,
     },
-    /// Sync a device and hold it until the input ends; the tap's own
+    /// Hold a device until the input ends, sync it when told to; the tap's own
     #[command(hide = true)]
     Hold {
         /// The device

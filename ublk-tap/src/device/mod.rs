@@ -52,9 +52,7 @@ use keeper::{Live, Mailbox, Message, Plan, Report};
 use request::Geometry;
 use retire::Retirement;
 use ring::Ring;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -201,21 +199,19 @@ impl Device {
         self.faults.take()
     }
 
-    /// Whether something has it for itself: a mount, a mapping, swap.
-    pub fn is_claimed(&self) -> bool {
-        if self.retirement.is_ours() {
-            return false; // by nobody else
-        }
-        let exclusive = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_EXCL)
-            .open(self.path());
-        exclusive.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
-    }
-
     /// Whether it is gone without [`Self::stop`]: deleted by another tool.
     pub fn has_ended(&self) -> bool {
         self.keeper.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Keeps it from being mounted until it is stopped or [`Self::stay`] is called; asked again until
+    /// it is kept. Refused while something has it for itself: a mount, a mapping, swap.
+    pub fn hold(&mut self) -> Result<(), RetireError> {
+        if self.has_ended() {
+            return Ok(()); // nobody can mount what is gone
+        }
+        let path = self.path();
+        self.retirement.hold(&path)
     }
 
     /// Has the kernel write what it caches for the device, and keeps it from being mounted until it

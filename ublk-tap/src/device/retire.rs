@@ -1,28 +1,44 @@
-//! Before a device is stopped: what the kernel caches for it is written, and nobody mounts it.
+//! Before a device is stopped: nobody mounts it, and what the kernel caches for it is written.
 //!
-//! A dirty page that meets a stopped device is lost with an error nobody sees. So the block device is
-//! synced while it still serves, by a process of its own ([`hold`]), for that may take as long as
-//! the disk does; and it is held for us alone until it is gone.
+//! A dirty page that meets a stopped device is lost with an error nobody sees. So the block device
+//! is held for us alone until it is gone, and synced while it still serves; both by a process of its
+//! own ([`hold`]), for that may take as long as the disk does.
+//!
+//! [`hold`]: super::hold
 
 use super::error::RetireError;
-use super::hold::{self, Held, Terms};
+use super::hold::{Holder, Terms};
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, TryRecvError};
 
 /// How far it has come.
 #[derive(Debug, Default)]
-pub(super) enum Retirement {
+pub(super) struct Retirement {
+    stage: Stage,
+    /// What a sync has said. For good: a second one would say nothing of what the first one lost (P10).
+    lost: Option<String>,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
     #[default]
     Serving,
-    Writing(Receiver<io::Result<Held>>),
-    /// Held, where nobody else had it.
-    Done(Held),
-    /// For good: a second sync would say nothing of what the first one lost (P10).
-    Failed(String),
+    /// Whether it can be held is not known yet.
+    Asking(Holder),
+    Held(Holder),
+    Writing(Holder),
+    Written {
+        _held: Holder,
+    },
 }
 
 impl Retirement {
+    /// Keeps `path` from being mounted; asked again until it is kept. Refused while somebody else
+    /// has it for himself.
+    pub(super) fn hold(&mut self, path: &Path) -> Result<(), RetireError> {
+        self.hold_with(|| Holder::start(path, Terms::Alone))
+    }
+
     /// Takes `path` out of use; asked again until it is. With `must_be_free` nobody else may have
     /// it for himself.
     pub(super) fn step(&mut self, path: &Path, must_be_free: bool) -> Result<(), RetireError> {
@@ -30,69 +46,87 @@ impl Retirement {
             true => Terms::Alone,
             false => Terms::Shared,
         };
-        self.step_with(|| hold::start(path, terms))
+        match self.step_with(|| Holder::start(path, terms)) {
+            // It was asked for on other terms.
+            Err(RetireError::InUse) if !must_be_free => Err(RetireError::Writing),
+            other => other,
+        }
     }
 
-    fn step_with(
-        &mut self,
-        start: impl FnOnce() -> io::Result<Receiver<io::Result<Held>>>,
-    ) -> Result<(), RetireError> {
-        match std::mem::take(self) {
-            Self::Serving => {
+    fn hold_with(&mut self, start: impl FnOnce() -> io::Result<Holder>) -> Result<(), RetireError> {
+        match std::mem::take(&mut self.stage) {
+            Stage::Serving => {
                 match start() {
-                    Ok(told) => *self = Self::Writing(told),
+                    Ok(holder) => self.stage = Stage::Asking(holder),
                     Err(error) => {
-                        tracing::warn!(%error, "no thread to sync a device; trying again");
+                        tracing::warn!(%error, "no thread to hold a device; trying again");
                     }
                 }
                 Err(RetireError::Writing)
             }
-            Self::Writing(told) => match told.try_recv() {
-                Err(TryRecvError::Empty) => {
-                    *self = Self::Writing(told);
+            Stage::Asking(mut holder) => match holder.poll() {
+                None => {
+                    self.stage = Stage::Asking(holder);
                     Err(RetireError::Writing)
                 }
-                Err(TryRecvError::Disconnected) => {
-                    self.end(Err(io::Error::other("its thread panicked")))
+                Some(Ok(())) => {
+                    self.stage = Stage::Held(holder);
+                    Ok(())
                 }
-                Ok(written) => self.end(written),
+                Some(Err(error)) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    Err(RetireError::InUse)
+                }
+                Some(Err(error)) => Err(RetireError::Sync(error.to_string())),
             },
-            Self::Done(held) => {
-                *self = Self::Done(held);
+            held => {
+                self.stage = held;
                 Ok(())
             }
-            Self::Failed(words) => {
-                *self = Self::Failed(words.clone());
-                Err(RetireError::Sync(words))
+        }
+    }
+
+    fn step_with(&mut self, start: impl FnOnce() -> io::Result<Holder>) -> Result<(), RetireError> {
+        self.hold_with(start)?;
+        if let Some(words) = &self.lost {
+            return Err(RetireError::Sync(words.clone()));
+        }
+        match std::mem::take(&mut self.stage) {
+            Stage::Held(mut holder) => match holder.write() {
+                Ok(()) => {
+                    self.stage = Stage::Writing(holder);
+                    Err(RetireError::Writing)
+                }
+                Err(error) => self.lose(holder, &error),
+            },
+            Stage::Writing(mut holder) => match holder.poll() {
+                None => {
+                    self.stage = Stage::Writing(holder);
+                    Err(RetireError::Writing)
+                }
+                Some(Ok(())) => {
+                    self.stage = Stage::Written { _held: holder };
+                    Ok(())
+                }
+                Some(Err(error)) => self.lose(holder, &error),
+            },
+            written => {
+                self.stage = written;
+                Ok(())
             }
         }
     }
 
     /// It stays in use. A sync under way goes on, and lets go of the device at its end.
     pub(super) fn undo(&mut self) {
-        if !matches!(self, Self::Failed(_)) {
-            *self = Self::Serving;
-        }
+        self.stage = Stage::Serving;
     }
 
-    /// Whether it is we who have it for ourselves, or are about to.
-    pub(super) fn is_ours(&self) -> bool {
-        matches!(self, Self::Writing(_) | Self::Done(_))
-    }
-
-    fn end(&mut self, written: io::Result<Held>) -> Result<(), RetireError> {
-        match written {
-            Ok(held) => {
-                *self = Self::Done(held);
-                Ok(())
-            }
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Err(RetireError::InUse),
-            Err(error) => {
-                let words = error.to_string();
-                *self = Self::Failed(words.clone());
-                Err(RetireError::Sync(words))
-            }
-        }
+    /// It is held all the same: nobody mounts what is taken away with a loss.
+    fn lose(&mut self, holder: Holder, error: &io::Error) -> Result<(), RetireError> {
+        let words = error.to_string();
+        self.stage = Stage::Held(holder);
+        self.lost = Some(words.clone());
+        Err(RetireError::Sync(words))
     }
 }
 
@@ -103,17 +137,17 @@ mod tests {
     use std::time::{Duration, Instant};
 
     /// Who holds, as far as is seen from here.
-    fn says(script: &str) -> io::Result<Receiver<io::Result<Held>>> {
+    fn says(script: &str) -> io::Result<Holder> {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        hold::start_as(command)
+        Holder::start_as(command)
     }
 
     /// Asks until it is decided.
-    fn decide(retirement: &mut Retirement, script: &str) -> Result<(), RetireError> {
+    fn decide(mut ask: impl FnMut() -> Result<(), RetireError>) -> Result<(), RetireError> {
         let start = Instant::now();
         loop {
-            match retirement.step_with(|| says(script)) {
+            match ask() {
                 Err(RetireError::Writing) => {
                     assert!(start.elapsed() < Duration::from_secs(10), "it never ends");
                     std::thread::sleep(Duration::from_millis(1));
@@ -124,23 +158,26 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_synced_and_held_until_it_is_gone_or_stays() {
+    fn a_device_is_held_then_synced_and_let_go_when_it_stays() {
         let mark = tempfile::NamedTempFile::new().unwrap();
+        let place = mark.path().display();
         let script = format!(
-            "echo held; cat >/dev/null; echo over >{}",
-            mark.path().display()
+            "echo held; read -r word; echo $word >{place}; echo written; cat >/dev/null; \
+             echo over >>{place}"
         );
+        let read = || std::fs::read_to_string(mark.path()).unwrap();
         let mut retirement = Retirement::default();
-        let begun = retirement.step_with(|| says(&script));
-        assert!(matches!(begun, Err(RetireError::Writing)));
-        assert!(retirement.is_ours());
-        decide(&mut retirement, &script).unwrap();
+        let begun = retirement.hold_with(|| says(&script));
+        assert!(matches!(begun, Err(RetireError::Writing)), "it is asked");
+        decide(|| retirement.hold_with(|| says(&script))).unwrap();
+        retirement.hold(mark.path()).unwrap();
+        assert_eq!(read(), "", "nothing is written before it is told to");
+        decide(|| retirement.step_with(|| says(&script))).unwrap();
         assert!(retirement.step(mark.path(), true).is_ok(), "stays so");
-        assert_eq!(std::fs::read(mark.path()).unwrap(), b"", "it is held");
+        assert_eq!(read(), "write\n", "it is held");
         retirement.undo();
-        assert!(!retirement.is_ours());
         let start = Instant::now();
-        while std::fs::read(mark.path()).unwrap() != b"over\n" {
+        while read() != "write\nover\n" {
             assert!(
                 start.elapsed() < Duration::from_secs(10),
                 "it is not let go"
@@ -152,22 +189,27 @@ mod tests {
     #[test]
     fn a_device_somebody_has_is_no_failed_sync() {
         let mut retirement = Retirement::default();
-        let error = decide(&mut retirement, "echo busy").unwrap_err();
+        let error = decide(|| retirement.step_with(|| says("echo busy"))).unwrap_err();
         assert!(matches!(error, RetireError::InUse));
-        decide(&mut retirement, "echo held").unwrap();
+        let good = "echo held; read -r word; echo written; cat";
+        decide(|| retirement.step_with(|| says(good))).unwrap();
     }
 
     #[test]
-    fn a_failed_sync_stays_failed() {
-        for script in ["echo sync it: no", "exit 1", "kill -KILL $$"] {
+    fn a_failed_sync_stays_failed_and_the_device_is_held() {
+        for script in ["echo sync it: no; cat", "exit 1", "kill -KILL $$"] {
+            let script = format!("echo held; read -r word; {script}");
             let mut retirement = Retirement::default();
-            let error = decide(&mut retirement, script).unwrap_err();
+            let error = decide(|| retirement.step_with(|| says(&script))).unwrap_err();
             assert!(
                 error.to_string().contains("could not be written"),
                 "{error}"
             );
+            assert!(matches!(retirement.stage, Stage::Held(_)));
             retirement.undo();
-            let again = decide(&mut retirement, "echo held");
+            let good = "echo held; read -r word; echo written; cat";
+            decide(|| retirement.hold_with(|| says(good))).unwrap();
+            let again = decide(|| retirement.step_with(|| says(good)));
             assert!(matches!(again, Err(RetireError::Sync(_))), "P10");
         }
     }

@@ -39,8 +39,13 @@ pub trait Front: Send {
     fn stats(&self) -> Stats;
     /// Changes the disk refused since this was asked last.
     fn take_faults(&self) -> FaultList;
-    /// Whether something has it for itself: a mount, a mapping, swap.
-    fn is_claimed(&self) -> bool;
+    /// Whether somebody is cut off when the tap goes, and does not wait for the next one.
+    fn has_clients(&self) -> bool {
+        false
+    }
+    /// Keeps it from being mounted until it is stopped, or stays; asked again until it is kept. Refused
+    /// while something has it for itself: a mount, a mapping, swap.
+    fn hold(&mut self) -> Result<(), RetireError>;
     /// Whether it is gone without [`Front::stop`].
     fn has_ended(&self) -> bool;
     /// Has what is cached for it written, and keeps it from being mounted; asked again until done.
@@ -106,8 +111,8 @@ impl Front for Device {
         Self::take_faults(self)
     }
 
-    fn is_claimed(&self) -> bool {
-        Self::is_claimed(self)
+    fn hold(&mut self) -> Result<(), RetireError> {
+        Self::hold(self)
     }
 
     fn has_ended(&self) -> bool {
@@ -158,8 +163,15 @@ impl Front for NbdDevice {
         Self::take_faults(self)
     }
 
-    fn is_claimed(&self) -> bool {
+    fn has_clients(&self) -> bool {
         self.client().is_some()
+    }
+
+    fn hold(&mut self) -> Result<(), RetireError> {
+        match self.client() {
+            Some(_) => Err(RetireError::InUse),
+            None => Ok(()),
+        }
     }
 
     fn has_ended(&self) -> bool {

@@ -73,7 +73,7 @@ impl Driver {
         Failure::new(Exit::Failed, text)
     }
 
-    fn names(&self, volumes: &[VolumeIndex]) -> String {
+    pub(super) fn names(&self, volumes: &[VolumeIndex]) -> String {
         let name = |index| Some(format!("{}/{}", self.group, self.members.name(index)?));
         let names: Vec<String> = volumes.iter().filter_map(|index| name(*index)).collect();
         names.join(", ")

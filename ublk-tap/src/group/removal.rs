@@ -23,6 +23,10 @@ pub(super) struct Removal {
     pub(super) stake: String,
     /// Those for whose devices nothing is cached any more, or whose cache is given up.
     pub(super) retired: BTreeSet<VolumeIndex>,
+    /// How long it is waited for that nobody can mount its devices any more; once begun.
+    pub(super) hold_until: Option<Instant>,
+    /// Nobody can.
+    is_held: bool,
     /// After this an ending tap no longer waits for its devices.
     pub(super) hard_deadline: Option<Instant>,
 }
@@ -67,9 +71,6 @@ impl Driver {
             let text = format!("volumes of {group} are being removed already; try again");
             return reply.fail(Failure::refused(text));
         }
-        if let Some(failure) = self.claimed(&volumes) {
-            return reply.fail(failure);
-        }
         let removal = self.removal(manner, volumes, deadline, Some(Asker::Remove(reply)));
         self.removals.push(removal);
     }
@@ -112,6 +113,16 @@ impl Driver {
 
     /// Nothing is left of one that is refused.
     fn step_removal(&mut self, now: Instant, mut removal: Removal) -> Option<Removal> {
+        if removal.departure.manner().is_asked() && !removal.is_held {
+            match self.hold_devices(now, &mut removal) {
+                Ok(true) => removal.is_held = true,
+                Ok(false) => return Some(removal),
+                Err(failure) => {
+                    self.refuse(removal, failure);
+                    return None;
+                }
+            }
+        }
         let places = self.places(&removal.volumes);
         let view = View {
             places: &places,
@@ -127,7 +138,7 @@ impl Driver {
             Step::Wait => {}
             Step::Refuse(why) => refused = Some(self.refusal(now, why, &removal)),
             Step::Retire => refused = self.retire_devices(&mut removal),
-            Step::Stop => refused = self.stop_devices(now, &mut removal),
+            Step::Stop => self.stop_devices(now, &mut removal),
             Step::Leave => self.leave(now, &removal.volumes),
             Step::TellLate(why) => {
                 let failure = self.refusal(now, why, &removal);
@@ -206,6 +217,8 @@ impl Driver {
             asker,
             stake: String::new(),
             retired: BTreeSet::new(),
+            hold_until: None,
+            is_held: false,
             hard_deadline: None,
         }
     }

@@ -6,18 +6,45 @@ use super::driver::Driver;
 use super::removal::Removal;
 use crate::device::RetireError;
 use crate::failure::Failure;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wire::{Name, VolumeIndex};
 
+/// How long it may take to find out whether a device is mounted.
+const HOLD_PATIENCE: Duration = Duration::from_secs(5);
+
 impl Driver {
-    /// Refuses to take a device away from a mount.
-    pub(super) fn claimed(&self, volumes: &[VolumeIndex]) -> Option<Failure> {
-        let claimed = volumes.iter().find_map(|index| {
-            let tapped = self.tapped.get(index)?;
-            let front = tapped.front.as_ref()?;
-            (front.is_claimed() && !tapped.is_gone).then(|| (&tapped.name, front.in_use_words()))
-        });
-        claimed.map(|(name, words)| self.in_use(name, &words))
+    /// Whether the devices are kept from being mounted from here on. One that is mounted is a reason
+    /// to refuse; so is one that does not let us know in time.
+    pub(super) fn hold_devices(
+        &mut self,
+        now: Instant,
+        removal: &mut Removal,
+    ) -> Result<bool, Failure> {
+        let until = *removal.hold_until.get_or_insert(now + HOLD_PATIENCE);
+        let mut are_held = true;
+        for index in &removal.volumes {
+            let tapped = self.tapped.get_mut(index).filter(|tapped| !tapped.is_gone);
+            let Some(front) = tapped.and_then(|tapped| tapped.front.as_mut()) else {
+                continue;
+            };
+            match (front.hold(), self.members.name(*index)) {
+                (Err(RetireError::InUse), Some(name)) => {
+                    let words = front.in_use_words();
+                    return Err(self.in_use(name, &words));
+                }
+                (Err(RetireError::Writing), _) => are_held = false,
+                // One that cannot be held says why when its cache is to be written.
+                _ => {}
+            }
+        }
+        if are_held || now < until {
+            return Ok(are_held);
+        }
+        let text = format!(
+            "{}: whether it is mounted is not known yet; nothing has changed, try again",
+            self.names(&removal.volumes)
+        );
+        Err(Failure::late(text))
     }
 
     fn in_use(&self, name: &Name, words: &str) -> Failure {
@@ -72,15 +99,9 @@ impl Driver {
         volumes.iter().all(is_down)
     }
 
-    /// Asks every device to stop; those that have are gone. A mount that came in between refuses.
-    pub(super) fn stop_devices(&mut self, now: Instant, removal: &mut Removal) -> Option<Failure> {
-        let is_first = removal.stake.is_empty();
-        if is_first {
-            if removal.departure.manner() != Manner::Ending
-                && let Some(failure) = self.claimed(&removal.volumes)
-            {
-                return Some(failure);
-            }
+    /// Asks every device to stop; those that have are gone.
+    pub(super) fn stop_devices(&mut self, now: Instant, removal: &mut Removal) {
+        if removal.stake.is_empty() {
             removal.stake = self.stake(now);
         }
         for index in &removal.volumes {
@@ -105,6 +126,5 @@ impl Driver {
             tracing::error!("a disk does not answer; ending without it");
             self.is_over = true;
         }
-        None
     }
 }

@@ -6,7 +6,6 @@
 //! a successor that cannot start costs no more than a kill.
 
 use super::driver::Driver;
-use super::front::FrontKind;
 use super::tapped::Tapped;
 use super::volume::Place;
 use crate::control::{ReplyTo, UpgradeRequest};
@@ -44,7 +43,7 @@ impl Driver {
         }
         let is_cut_off = |tapped: &&Tapped| {
             let front = tapped.front.as_ref();
-            tapped.kind == FrontKind::Nbd && front.is_some_and(|front| front.is_claimed())
+            front.is_some_and(|front| front.has_clients())
         };
         let cut_off = self.tapped.values().find(is_cut_off).filter(|_| !force);
         if let Some((tapped, front)) = cut_off.and_then(|it| Some((it, it.front.as_ref()?))) {

@@ -777,3 +777,40 @@ fn a_disk_whose_path_cannot_be_kept_is_refused() {
     tap.stop();
     tap.end();
 }
+
+#[test]
+fn a_group_works_on_while_it_is_found_out_whether_a_device_is_mounted() {
+    let host = Host::new();
+    let tap = std::sync::Arc::new(host.tap());
+    let disk = whole(&host, &tap, "data");
+    tap.barrier(PATIENCE).unwrap();
+    let device = host.fronts.device("data");
+    device.holds_after.store(u64::MAX, Ordering::Release);
+    for abandon in [false, true] {
+        let asker = std::sync::Arc::clone(&tap);
+        let asked = device.asked_to_hold.load(Ordering::Acquire);
+        let removing =
+            std::thread::spawn(move || asker.remove_within(None, abandon, Duration::ZERO));
+        eventually("it is being found out", || {
+            device.asked_to_hold.load(Ordering::Acquire) > asked + 2
+        });
+        device.write(0, &[4; 4096]);
+        tap.barrier(PATIENCE).unwrap();
+        let refused = removing.join().unwrap().unwrap_err();
+        assert_eq!(refused.exit, Exit::Unreachable);
+        assert!(refused.text.contains("not known yet"), "{refused}");
+    }
+    assert_eq!(
+        device.retirement.lock().unwrap().1,
+        0,
+        "nothing has changed"
+    );
+    device.holds_after.store(0, Ordering::Release);
+    device.is_mounted.store(true, Ordering::Release);
+    let refused = tap.remove_within(None, true, Duration::ZERO).unwrap_err();
+    assert!(refused.text.contains("in use"), "{refused}");
+    device.is_mounted.store(false, Ordering::Release);
+    tap.remove(None, false).unwrap();
+    host.assert_equal("data", &disk);
+    std::sync::Arc::into_inner(tap).unwrap().end();
+}

@@ -561,6 +561,9 @@ pub(super) struct Fake {
     pub(super) retirement: Mutex<(Option<AtEnd>, u32)>,
     /// Happens right after the group has taken its faults.
     pub(super) behind: Mutex<Option<AtEnd>>,
+    /// How often it was asked to be kept from mounts, and how often it must be until it is known.
+    pub(super) asked_to_hold: AtomicU64,
+    pub(super) holds_after: AtomicU64,
     was_asked_to_stop: AtomicBool,
     is_stopped: AtomicBool,
 }
@@ -605,6 +608,8 @@ impl Fronts for FakeFronts {
             loses_cache: AtomicBool::new(false),
             retirement: Mutex::default(),
             behind: Mutex::default(),
+            asked_to_hold: AtomicU64::new(0),
+            holds_after: AtomicU64::new(3),
             was_asked_to_stop: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             index: config.index,
@@ -749,8 +754,15 @@ impl Front for Arc<Fake> {
         faults
     }
 
-    fn is_claimed(&self) -> bool {
-        self.is_mounted.load(Ordering::Acquire)
+    fn hold(&mut self) -> Result<(), RetireError> {
+        let asked = self.asked_to_hold.fetch_add(1, Ordering::AcqRel) + 1;
+        if asked < self.holds_after.load(Ordering::Acquire) {
+            return Err(RetireError::Writing);
+        }
+        if self.is_mounted.load(Ordering::Acquire) {
+            return Err(RetireError::InUse);
+        }
+        Ok(())
     }
 
     fn has_ended(&self) -> bool {
