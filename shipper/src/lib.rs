@@ -14,4 +14,5 @@ pub mod enrolment;
 pub mod join;
 pub mod run;
 pub mod session;
-pub mod user;
+
+pub use ring::handoff::user;

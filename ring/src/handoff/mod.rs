@@ -8,6 +8,7 @@
 mod channel;
 mod message;
 mod peer;
+pub mod user;
 
 pub use channel::{Channel, ChannelError, Listener, MESSAGE_BYTES_MAX};
 pub use message::{

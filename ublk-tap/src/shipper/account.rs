@@ -1,6 +1,7 @@
 //! The user the shipper runs as.
 
-use std::fs;
+use ring::handoff::user::{self, PASSWORD_FILE};
+use std::path::Path;
 
 /// A user and its group, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +12,6 @@ pub struct Account {
     pub gid: u32,
 }
 
-/// The user of our own, and the one every system has.
-const NAMES: [&str; 2] = ["ublk-tap", "nobody"];
 /// What `nobody` is where it has no entry.
 const NOBODY: Account = Account {
     uid: 65534,
@@ -27,8 +26,15 @@ impl Account {
             return Self::own();
         }
         // Only the local table: a service that asks the network could wait for our own disk.
-        let table = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        find(&table)
+        Self::listed(Path::new(PASSWORD_FILE))
+    }
+
+    fn listed(password_file: &Path) -> Self {
+        let found = user::shipper_user(password_file);
+        found.map_or(NOBODY, |user| Self {
+            uid: user.uid,
+            gid: user.gid,
+        })
     }
 
     /// Ourselves.
@@ -41,46 +47,33 @@ impl Account {
     }
 }
 
-fn find(table: &str) -> Account {
-    let found = NAMES
-        .iter()
-        .find_map(|name| table.lines().find_map(|line| entry(line, name)));
-    found.filter(|account| account.uid != 0).unwrap_or(NOBODY)
-}
-
-fn entry(line: &str, name: &str) -> Option<Account> {
-    let mut fields = line.split(':');
-    if fields.next() != Some(name) {
-        return None;
-    }
-    let mut numbers = fields.skip(1).map(|field| field.parse::<u32>().ok());
-    let (uid, gid) = (numbers.next()??, numbers.next()??);
-    Some(Account { uid, gid })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn our_own_user_comes_before_nobody_and_root_is_never_taken() {
+    fn the_ring_is_for_the_user_the_shipper_becomes_and_never_for_root() {
+        let table = tempfile::NamedTempFile::new().unwrap();
+        let account = |lines: &str| {
+            std::fs::write(table.path(), lines).unwrap();
+            let account = Account::listed(table.path());
+            let shipper = user::shipper_user(table.path());
+            assert!(shipper.is_none_or(|user| (user.uid, user.gid) == (account.uid, account.gid)));
+            (account.uid, account.gid)
+        };
         let nobody = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65533::/:/bin/false\n";
-        assert_eq!(
-            find(nobody),
-            Account {
-                uid: 65534,
-                gid: 65533
-            }
-        );
+        assert_eq!(account(nobody), (65534, 65533));
         let ours = format!("{nobody}ublk-tap:x:990:980::/:/bin/false\n");
-        assert_eq!(find(&ours), Account { uid: 990, gid: 980 });
+        assert_eq!(account(&ours), (990, 980));
+        let root = format!("ublk-tap:x:0:0::/:\n{nobody}");
+        assert_eq!(account(&root), (65534, 65533), "as the shipper has it");
         for bad in [
             "",
             "ublk-tap:x:0:0::/:\n",
             "ublk-tap\n",
             "ublk-tap:x:a:b:\n",
         ] {
-            assert_eq!(find(bad), NOBODY, "{bad:?}");
+            assert_eq!(account(bad), (NOBODY.uid, NOBODY.gid), "{bad:?}");
         }
     }
 }

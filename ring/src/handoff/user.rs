@@ -1,4 +1,4 @@
-//! The unprivileged user the shipper runs as.
+//! The unprivileged user the shipper runs as, and the tap gives the ring to.
 //!
 //! `ublk-tap` when the host has it, else `nobody`. Only local users count: both are looked up in
 //! the password file, which needs no network and no C library.
