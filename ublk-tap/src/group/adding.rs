@@ -8,8 +8,8 @@ use super::front::FrontKind;
 use super::members::NoNumber;
 use super::recovery::Waits;
 use super::removal::Asker;
-use super::tapped::Tapped;
-use crate::control::{AddRequest, Added, Reply, ReplyTo};
+use super::tapped::{Life, Tapped};
+use crate::control::{self, AddRequest, Reply, ReplyTo};
 use crate::copier::{Copier, CopierConfig};
 use crate::device::{DeviceConfig, NbdPlace, Shape};
 use crate::failure::Failure;
@@ -172,14 +172,14 @@ impl Driver {
             Ok(index) => index,
             Err(why) => {
                 let failure = Failure::refused(self.no_number(&tapped.name, why));
-                return Err((tapped.asker.take(), failure));
+                return Err((tapped.asker(), failure));
             }
         };
         match self.copier_of(index, &tapped) {
             Ok(copier) => tapped.copier = Some(copier),
             Err(error) => {
                 let failure = Failure::of_io("start a thread", &error);
-                return Err((tapped.asker.take(), failure));
+                return Err((tapped.asker(), failure));
             }
         }
         if self.members.specs().len() > known {
@@ -246,7 +246,7 @@ impl Driver {
                 group: self.settings.nbd_group,
             }),
             transfer: self.settings.transfer,
-            recovers: tapped.waits.and_then(Waits::device),
+            recovers: tapped.waits().and_then(Waits::device),
         })));
     }
 
@@ -258,26 +258,21 @@ impl Driver {
         };
         let device = started.front.path();
         tracing::info!(volume = %tapped.name, device = %device.display(), "live");
-        tapped.front = Some(started.front);
-        tapped.waits = None;
-        tapped.link = started.link;
+        let life = std::mem::replace(&mut tapped.life, Life::Live(started.front));
+        let Life::Added(added) = life else {
+            return;
+        };
         let copy = match mode {
             Mode::Broken => Some("the stream is given up".to_owned()),
-            _ => Some(copy)
-                .filter(|copy| !copy.is_empty())
-                .or_else(|| tapped.copied.take()),
+            _ => Some(copy).filter(|copy| !copy.is_empty()).or(added.copied),
         };
-        let link = tapped.link.clone();
-        let frontend = tapped.kind;
-        if let Some(reply) = tapped.asker.take() {
-            reply.send(Reply::Added(Added {
-                device,
-                link,
-                frontend,
-                copy,
-                mode: mode.to_string(),
-            }));
-        }
+        added.asker.send(Reply::Added(control::Added {
+            device,
+            link: started.link,
+            frontend: tapped.kind,
+            copy,
+            mode: mode.to_string(),
+        }));
     }
 
     /// The device could not be made: the volume leaves the stream as it came, with nothing written.
@@ -292,17 +287,21 @@ impl Driver {
         let Some(tapped) = self.tapped.get_mut(&index) else {
             return;
         };
-        tapped.has_failed = true;
-        let Some(reply) = tapped.asker.take() else {
+        let life = std::mem::replace(&mut tapped.life, Life::Failed(None));
+        let Life::Added(added) = life else {
+            tapped.life = life;
             return;
         };
+        let was_clean =
+            matches!(&added.before, Some(before) if matches!(before.rest, Rest::Clean(_)));
+        tapped.life = Life::Failed(added.before);
+        let reply = added.asker;
         if self.is_ending {
             return reply.fail(failure); // it goes with the others
         }
-        let before = tapped.before.as_ref().map(|before| &before.rest);
-        let patience = match before {
-            Some(Rest::Clean(_)) => self.settings.stop.min(UNDO_PATIENCE),
-            _ => Duration::ZERO,
+        let patience = match was_clean {
+            true => self.settings.stop.min(UNDO_PATIENCE),
+            false => Duration::ZERO,
         };
         let asker = Some(Asker::Add(reply, failure));
         let removal = self.removal(Manner::Undo, vec![index], now + patience, asker);

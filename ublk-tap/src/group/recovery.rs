@@ -141,7 +141,7 @@ impl Driver {
         let is_recovering = self
             .tapped
             .get(&index)
-            .is_some_and(|tapped| tapped.waits.is_some());
+            .is_some_and(|tapped| tapped.waits().is_some());
         let Some(recovering) = self.recovering.as_mut().filter(|_| is_recovering) else {
             return false;
         };
@@ -187,7 +187,7 @@ impl Driver {
     /// Returns whether it was one.
     pub(super) fn not_recovered(&self, index: VolumeIndex, failure: &Failure) -> bool {
         let tapped = self.tapped.get(&index);
-        let is_recovering = tapped.is_some_and(|tapped| tapped.waits.is_some());
+        let is_recovering = tapped.is_some_and(|tapped| tapped.waits().is_some());
         if let Some(recovering) = self.recovering.as_ref().filter(|_| is_recovering) {
             (recovering.give_up)(failure);
         }

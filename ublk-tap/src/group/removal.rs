@@ -4,6 +4,7 @@ use super::clerk::{Entry, Job, Leaver, Left, Sealed};
 use super::core::CoreEvent;
 use super::departure::{Departure, Manner, Step, View};
 use super::driver::{Driver, wait_of};
+use super::tapped::Life;
 use super::volume::Place;
 use crate::control::{RemoveRequest, Removed, Reply, ReplyTo};
 use crate::copier::Rereads;
@@ -235,7 +236,7 @@ impl Driver {
             || volumes.iter().any(|index| {
                 self.tapped
                     .get(index)
-                    .is_some_and(|tapped| tapped.asker.is_some() || tapped.is_starting())
+                    .is_some_and(|tapped| tapped.is_starting())
             });
         if is_adding {
             let text = format!("a volume of {group} is being added; try again when it is there");
@@ -254,7 +255,7 @@ impl Driver {
     fn refuse(&mut self, mut removal: Removal, failure: Failure) {
         for index in &removal.volumes {
             let tapped = self.tapped.get_mut(index);
-            if let Some(front) = tapped.and_then(|tapped| tapped.front.as_mut()) {
+            if let Some(front) = tapped.and_then(|tapped| tapped.front_mut()) {
                 front.stay();
             }
         }
@@ -277,7 +278,7 @@ impl Driver {
                     self.decide(now, CoreEvent::Leave { index: *index });
                 }
                 Some(Place::Left { .. } | Place::Leaving) | None => {}
-                Some(_) if self.tapped.get(index).is_some_and(|t| t.has_failed) => {
+                Some(_) if self.has_failed(*index) => {
                     self.decide(now, CoreEvent::Leave { index: *index });
                     // What it left is no state to continue from.
                     self.decide(now, CoreEvent::Dropped { index: *index });
@@ -289,6 +290,11 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn has_failed(&self, index: VolumeIndex) -> bool {
+        let tapped = self.tapped.get(&index);
+        tapped.is_some_and(|tapped| matches!(tapped.life, Life::Failed(_)))
     }
 
     /// Whether a volume at the receiver is what the disk holds, wherever a write has failed.
@@ -327,11 +333,11 @@ impl Driver {
                 Some(Place::Outside) => Left::Unclean(Unclean::Broken),
                 _ => Left::Unclean(Unclean::NotDrained),
             };
-            let entry = if tapped.has_failed {
-                Entry::Before(tapped.before)
-            } else {
-                let returns = removal.departure.manner() == Manner::Ending;
-                Entry::Kept { returns }
+            let entry = match tapped.life {
+                Life::Failed(before) => Entry::Before(before),
+                _ => Entry::Kept {
+                    returns: removal.departure.manner() == Manner::Ending,
+                },
             };
             leavers.push(Leaver {
                 volume: tapped.name,

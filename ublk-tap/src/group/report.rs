@@ -3,7 +3,7 @@
 use super::core::Mode;
 use super::driver::Driver;
 use super::front::FrontKind;
-use super::tapped::Tapped;
+use super::tapped::{Life, Tapped};
 use super::volume::Place;
 use crate::control::{GroupStatus, VolumeStatus, iso_8601};
 use crate::{clock, device};
@@ -79,8 +79,7 @@ impl Driver {
         VolumeStatus {
             name: tapped.name.to_string(),
             device: tapped
-                .front
-                .as_ref()
+                .front()
                 .map(|front| front.path().display().to_string()),
             link: link.display().to_string(),
             frontend: tapped.kind.to_string(),
@@ -101,10 +100,7 @@ impl Driver {
                 .rate
                 .eta_seconds(total_bytes - copied_bytes)
                 .filter(|_| is_copying),
-            queues: tapped
-                .front
-                .as_ref()
-                .map_or(0, |front| front.queues() as u64),
+            queues: tapped.front().map_or(0, |front| front.queues() as u64),
             in_flight: tapped.stats.in_flight,
             parked: tapped.stats.parked,
             uncaptured_bytes: tapped.stats.uncaptured_bytes,
@@ -121,7 +117,7 @@ impl Driver {
         index: VolumeIndex,
         tapped: &Tapped,
     ) -> (&'static str, String) {
-        if tapped.is_gone {
+        if tapped.is_gone() {
             let text =
                 "the device was deleted by somebody else; remove the volume and add it again";
             return ("gone", text.into());
@@ -130,7 +126,10 @@ impl Driver {
         if tapped.is_starting() {
             return ("starting", String::new());
         }
-        if tapped.front.is_none() || place.is_some_and(Place::is_parting) {
+        if matches!(tapped.life, Life::Stopping(_)) {
+            return ("leaving", "waits for the disk".into());
+        }
+        if tapped.front().is_none() || place.is_some_and(Place::is_parting) {
             return (
                 "leaving",
                 format!("waits for the receiver, link {}", self.link.words()),

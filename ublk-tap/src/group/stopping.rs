@@ -4,6 +4,7 @@ use super::core::CoreEvent;
 use super::departure::Manner;
 use super::driver::Driver;
 use super::removal::Removal;
+use super::tapped::Life;
 use crate::device::RetireError;
 use crate::failure::Failure;
 use std::time::{Duration, Instant};
@@ -23,8 +24,11 @@ impl Driver {
         let until = *removal.hold_until.get_or_insert(now + HOLD_PATIENCE);
         let mut are_held = true;
         for index in &removal.volumes {
-            let tapped = self.tapped.get_mut(index).filter(|tapped| !tapped.is_gone);
-            let Some(front) = tapped.and_then(|tapped| tapped.front.as_mut()) else {
+            let tapped = self
+                .tapped
+                .get_mut(index)
+                .filter(|tapped| !tapped.is_gone());
+            let Some(front) = tapped.and_then(|tapped| tapped.front_mut()) else {
                 continue;
             };
             match (front.hold(), self.members.name(*index)) {
@@ -63,7 +67,7 @@ impl Driver {
             if is_starting || removal.retired.contains(index) {
                 continue;
             }
-            let front = tapped.and_then(|tapped| tapped.front.as_mut());
+            let front = tapped.and_then(|tapped| tapped.front_mut());
             let retired = front.map(|front| (front.retire(must_be_free), front.in_use_words()));
             let name = self.members.name(*index);
             match (retired, name) {
@@ -94,7 +98,7 @@ impl Driver {
         let is_down = |index| {
             self.tapped
                 .get(index)
-                .is_none_or(|tapped| tapped.front.is_none() && !tapped.is_starting())
+                .is_none_or(|tapped| matches!(tapped.life, Life::Stopped | Life::Failed(_)))
         };
         volumes.iter().all(is_down)
     }

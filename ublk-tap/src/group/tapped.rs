@@ -27,17 +27,8 @@ pub(super) struct Tapped {
     pub(super) ranges: Arc<RangeTable>,
     pub(super) shape: Shape,
     pub(super) kind: FrontKind,
-    /// What of a dead tap waits for it, until it is served.
-    pub(super) waits: Option<Waits>,
+    pub(super) life: Life,
     pub(super) copier: Option<Copier>,
-    pub(super) front: Option<Box<dyn Front>>,
-    pub(super) link: PathBuf,
-    /// What the state said before it was added; put back if its device cannot be made.
-    pub(super) before: Option<Registered>,
-    /// Why it was copied when it was added; that may be over before it is live.
-    pub(super) copied: Option<String>,
-    /// Who added it, until it is live.
-    pub(super) asker: Option<ReplyTo>,
     pub(super) stats: Stats,
     pub(super) rate: Rate,
     /// Whether the disk below was resized.
@@ -48,67 +39,137 @@ pub(super) struct Tapped {
     pub(super) faults: u64,
     /// More writes failed while the device stopped than could be noted.
     is_in_doubt: bool,
-    /// The device went away under us.
-    pub(super) is_gone: bool,
-    /// Its device could not be made: it was not added.
-    pub(super) has_failed: bool,
+}
+
+/// How far a volume's device has come.
+pub(super) enum Life {
+    /// It is to be made.
+    Added(Added),
+    /// That of a dead tap is to be gone on with.
+    Waiting(Waits),
+    /// It serves.
+    Live(Box<dyn Front>),
+    /// Somebody else has deleted it.
+    Gone(Box<dyn Front>),
+    /// It was told to stop.
+    Stopping(Box<dyn Front>),
+    /// It is no more, with nothing in flight.
+    Stopped,
+    /// It could not be made: the volume was not added. What the state said before.
+    Failed(Option<Registered>),
+}
+
+/// A volume that was added, until its device is made.
+pub(super) struct Added {
+    /// Who waits for it.
+    pub(super) asker: ReplyTo,
+    /// What the state said before; put back if the device cannot be made.
+    pub(super) before: Option<Registered>,
+    /// Why it is copied; that may be over before it is live.
+    pub(super) copied: Option<String>,
+}
+
+/// What a volume is, whatever becomes of it.
+struct Basis {
+    name: Name,
+    path: PathBuf,
+    disk: Arc<Disk>,
+    shape: Shape,
+    kind: FrontKind,
+}
+
+impl Basis {
+    fn with(self, life: Life) -> Tapped {
+        Tapped {
+            name: self.name,
+            path: self.path,
+            disk: self.disk,
+            ranges: Arc::new(RangeTable::new()),
+            shape: self.shape,
+            kind: self.kind,
+            life,
+            copier: None,
+            stats: Stats::default(),
+            rate: Rate::default(),
+            size: SizeWatch::default(),
+            uncaptured_before: 0,
+            faults: 0,
+            is_in_doubt: false,
+        }
+    }
 }
 
 impl Tapped {
     pub(super) fn new(adding: Adding, opened: Opened) -> Self {
-        Self {
+        let basis = Basis {
             name: adding.volume,
             path: adding.path,
             disk: opened.disk,
-            ranges: Arc::new(RangeTable::new()),
             shape: adding.shape,
             kind: adding.kind,
-            waits: None,
-            copier: None,
-            front: None,
-            link: PathBuf::new(),
+        };
+        basis.with(Life::Added(Added {
+            asker: adding.reply,
             before: opened.before,
             copied: match opened.start {
                 Start::Join(reason) => Some(reason),
                 _ => None,
             },
-            asker: Some(adding.reply),
-            stats: Stats::default(),
-            rate: Rate::default(),
-            size: SizeWatch::default(),
-            uncaptured_before: 0,
-            faults: 0,
-            is_in_doubt: false,
-            is_gone: false,
-            has_failed: false,
-        }
+        }))
     }
 
     /// A volume of a dead tap.
     pub(super) fn reopened(reopened: Reopened) -> Self {
-        Self {
+        let basis = Basis {
             name: reopened.name,
             path: reopened.path,
             disk: reopened.disk,
-            ranges: Arc::new(RangeTable::new()),
             shape: reopened.shape,
             kind: reopened.waits.kind(),
-            waits: Some(reopened.waits),
-            copier: None,
-            front: None,
-            link: PathBuf::new(),
-            before: None,
-            copied: None,
-            asker: None,
-            stats: Stats::default(),
-            rate: Rate::default(),
-            size: SizeWatch::default(),
-            uncaptured_before: 0,
-            faults: 0,
-            is_in_doubt: false,
-            is_gone: false,
-            has_failed: false,
+        };
+        basis.with(Life::Waiting(reopened.waits))
+    }
+
+    /// Its device, while there is one.
+    pub(super) fn front(&self) -> Option<&dyn Front> {
+        match &self.life {
+            Life::Live(front) | Life::Gone(front) | Life::Stopping(front) => Some(&**front),
+            _ => None,
         }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn front_mut(&mut self) -> Option<&mut Box<dyn Front>> {
+        match &mut self.life {
+            Life::Live(front) | Life::Gone(front) | Life::Stopping(front) => Some(front),
+            _ => None,
+        }
+    }
+
+    /// Who added it and still waits.
+    pub(super) fn asker(self) -> Option<ReplyTo> {
+        match self.life {
+            Life::Added(added) => Some(added.asker),
+            _ => None,
+        }
+    }
+
+    /// What of a dead tap waits for it.
+    pub(super) fn waits(&self) -> Option<Waits> {
+        match self.life {
+            Life::Waiting(waits) => Some(waits),
+            _ => None,
+        }
+    }
+
+    /// Whether its device is still to be made, or to be gone on with.
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.life, Life::Added(_) | Life::Waiting(_))
+    }
+
+    /// Whether its device was deleted by somebody else.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.life, Life::Gone(_))
     }
 
     /// Notices that the disk was resized; whether something was cut off, which is in doubt from here
@@ -128,38 +189,49 @@ impl Tapped {
         true
     }
 
-    /// Whether its device is still to be made, or to be gone on with.
-    pub(super) fn is_starting(&self) -> bool {
-        self.front.is_none() && (self.asker.is_some() || self.waits.is_some())
-    }
-
     /// Takes note of what the device and the copier have done; whether more writes failed than
     /// could be noted.
     pub(super) fn look(&mut self, now: Instant) -> bool {
         if let Some(copier) = &self.copier {
             self.rate.sample(now, copier.copied_bytes());
         }
-        let Some(front) = &self.front else {
+        let Some(front) = self.front() else {
             return false;
         };
-        self.stats = front.stats();
-        if front.has_ended() && !self.is_gone {
-            tracing::error!(volume = %self.name, "the device was deleted by somebody else");
-            self.is_gone = true;
+        let (stats, has_ended, list) = (front.stats(), front.has_ended(), front.take_faults());
+        self.stats = stats;
+        if has_ended {
+            self.lose();
         }
-        let list = front.take_faults();
         self.reread(list)
+    }
+
+    /// Its device has ended; one that was told to may.
+    fn lose(&mut self) {
+        self.life = match std::mem::replace(&mut self.life, Life::Stopped) {
+            Life::Live(front) => {
+                tracing::error!(volume = %self.name, "the device was deleted by somebody else");
+                Life::Gone(front)
+            }
+            other => other,
+        };
     }
 
     /// Asks the device to stop. Once it has, its last faults are taken.
     pub(super) fn stop(&mut self) {
-        let Some(front) = &mut self.front else { return };
+        self.life = match std::mem::replace(&mut self.life, Life::Stopped) {
+            Life::Live(front) | Life::Gone(front) => Life::Stopping(front),
+            other => other,
+        };
+        let Life::Stopping(front) = &mut self.life else {
+            return;
+        };
         if front.stop(Duration::ZERO).is_err() {
             return;
         }
         self.stats = front.stats();
         let list = front.take_faults();
-        self.front = None;
+        self.life = Life::Stopped;
         self.is_in_doubt |= self.reread(list);
     }
 
@@ -197,7 +269,7 @@ impl Tapped {
 
     /// The stream is given up: what is written from here on is missing at the receiver.
     pub(super) fn note_loss(&mut self) {
-        if let Some(front) = &self.front {
+        if let Some(front) = self.front() {
             self.stats = front.stats();
         }
         self.uncaptured_before = self.stats.uncaptured_bytes;

@@ -36,17 +36,17 @@ impl Driver {
             return Some(Failure::refused(text));
         }
         let mut tapped = self.tapped.values();
-        let is_coming = tapped.any(|tapped| tapped.asker.is_some() || tapped.is_starting());
+        let is_coming = tapped.any(Tapped::is_starting);
         if is_coming || !self.adding.is_empty() {
             let text = format!("a volume of {group} is being added; try again when it is there");
             return Some(Failure::refused(text));
         }
         let is_cut_off = |tapped: &&Tapped| {
-            let front = tapped.front.as_ref();
+            let front = tapped.front();
             front.is_some_and(|front| front.has_clients())
         };
         let cut_off = self.tapped.values().find(is_cut_off).filter(|_| !force);
-        if let Some((tapped, front)) = cut_off.and_then(|it| Some((it, it.front.as_ref()?))) {
+        if let Some((tapped, front)) = cut_off.and_then(|it| Some((it, it.front()?))) {
             let (name, words) = (&tapped.name, front.in_use_words());
             let text = format!("{group}/{name}: {words}, or cut it off with --force");
             return Some(Failure::refused(text));

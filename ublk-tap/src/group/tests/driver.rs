@@ -814,3 +814,24 @@ fn a_group_works_on_while_it_is_found_out_whether_a_device_is_mounted() {
     host.assert_equal("data", &disk);
     std::sync::Arc::into_inner(tap).unwrap().end();
 }
+
+#[test]
+fn a_device_that_was_told_to_stop_was_not_deleted_by_somebody_else() {
+    let host = Host::new();
+    let tap = host.tap();
+    whole(&host, &tap, "data");
+    tap.barrier(PATIENCE).unwrap();
+    let device = host.fronts.device("data");
+    device.drains.store(true, Ordering::Release);
+    let late = tap.remove_within(None, false, 5 * SOON).unwrap_err();
+    assert!(late.text.contains("requests are still waiting"), "{late}");
+    let volume = tap.status().volumes.remove(0);
+    assert_eq!(
+        (volume.state.as_str(), volume.reason.as_str()),
+        ("leaving", "waits for the disk")
+    );
+    device.drains.store(false, Ordering::Release);
+    eventually("the tap ends by itself", || tap.is_over());
+    tap.end();
+    assert!(matches!(host.state().volumes[0].rest, Rest::Clean(_)));
+}

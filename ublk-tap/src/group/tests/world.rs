@@ -564,6 +564,8 @@ pub(super) struct Fake {
     /// How often it was asked to be kept from mounts, and how often it must be until it is known.
     pub(super) asked_to_hold: AtomicU64,
     pub(super) holds_after: AtomicU64,
+    /// The disk does not answer for what is in flight.
+    pub(super) drains: AtomicBool,
     was_asked_to_stop: AtomicBool,
     is_stopped: AtomicBool,
 }
@@ -610,6 +612,7 @@ impl Fronts for FakeFronts {
             behind: Mutex::default(),
             asked_to_hold: AtomicU64::new(0),
             holds_after: AtomicU64::new(3),
+            drains: AtomicBool::new(false),
             was_asked_to_stop: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             index: config.index,
@@ -766,7 +769,7 @@ impl Front for Arc<Fake> {
     }
 
     fn has_ended(&self) -> bool {
-        false
+        self.was_asked_to_stop.load(Ordering::Acquire)
     }
 
     fn retire(&mut self, must_be_free: bool) -> Result<(), RetireError> {
@@ -795,6 +798,9 @@ impl Front for Arc<Fake> {
     fn stop(&mut self, within: Duration) -> Result<(), StopError> {
         // The first call asks, the next finds it done.
         if !self.was_asked_to_stop.swap(true, Ordering::AcqRel) && within.is_zero() {
+            return Err(StopError::Draining);
+        }
+        if self.drains.load(Ordering::Acquire) {
             return Err(StopError::Draining);
         }
         if let Some(at_end) = self.at_end.lock().unwrap().take() {
