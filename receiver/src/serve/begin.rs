@@ -1,6 +1,6 @@
 //! Begin: the threads of a group.
 
-use super::group::{Event, Group, Registered};
+use super::group::{Event, Group, Registered, Unopened};
 use super::hub::Hub;
 use super::messages::{Handle, Told};
 use super::{actor, worker};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 /// Starts a group's threads. Targets are open before the base can move; those that cannot be
-/// opened are named in status and refused to their source.
+/// opened are named in status, and refused to their source if they are others than they should be.
 pub(super) fn start_group(
     hub: &Arc<Hub>,
     group: Group,
@@ -25,8 +25,8 @@ pub(super) fn start_group(
     let worker = worker::spawn(hub.clone(), name.clone(), works, tell)?;
     for record in records {
         let refused = handle.open(record).err();
-        if let Some(reason) = &refused {
-            tracing::error!(volume = %record.name, reason, "volume not served");
+        if let Some(Unopened { reason, .. }) = &refused {
+            tracing::error!(volume = %record.name, reason, "volume not applied");
         }
         let now = Registered {
             refused,

@@ -59,7 +59,7 @@ impl Daemon for Live {
         let Some(handle) = self.0.group(&lane) else {
             return restore::begin_fresh(&self.0, volume);
         };
-        handle.open(volume)?;
+        handle.open(volume).map_err(|unopened| unopened.reason)?;
         let added = Event::Added(volume.name.volume.clone(), registered(volume));
         self.0.tell(&lane, Told::Event(added));
         Ok(())

@@ -1,6 +1,6 @@
 //! What the threads of a group are told, and how they are reached.
 
-use super::group::{Event, Job, SessionId};
+use super::group::{Event, Job, SessionId, Unopened};
 use super::line::Line;
 use super::room::Room;
 use crate::catalog::{PointRecord, VolumeRecord};
@@ -48,7 +48,7 @@ pub(super) enum Work {
     /// Do this, then tell.
     Job(Box<Job>),
     /// Open the targets of a volume.
-    Add(Box<VolumeRecord>, SyncSender<Result<(), String>>),
+    Add(Box<VolumeRecord>, SyncSender<Result<(), Unopened>>),
     /// Close them.
     Remove(VolumeName, Option<SyncSender<()>>),
 }
@@ -62,11 +62,11 @@ pub(super) struct Handle {
 
 impl Handle {
     /// Has the worker open a volume's targets.
-    pub(super) fn open(&self, record: &VolumeRecord) -> Result<(), String> {
+    pub(super) fn open(&self, record: &VolumeRecord) -> Result<(), Unopened> {
         let (answer, answered) = mpsc::sync_channel(1);
         let _ = self.work.send(Work::Add(Box::new(record.clone()), answer));
         answered
             .recv()
-            .unwrap_or_else(|_| Err("the worker of the group is gone".into()))
+            .unwrap_or_else(|_| Err(Unopened::of("the worker of the group is gone")))
     }
 }

@@ -202,10 +202,11 @@ pub(super) fn begin_fresh(hub: &Arc<Hub>, record: &VolumeRecord) -> Result<(), S
     }
     let (group, _) = restored.retaining(hub.retain).finish();
     let handle = start_group(hub, group, &[]).map_err(|error| error.to_string())?;
-    handle.open(record).inspect_err(|_| {
+    handle.open(record).map_err(|unopened| {
         // The registration is undone: the group stays, without the volume.
         let gone = Event::Removing(record.name.volume.clone());
         hub.tell(&lane, Told::Event(gone));
+        unopened.reason
     })
 }
 

@@ -4,7 +4,7 @@
 //! what was reached is committed (P7, P10). Before that all of it has been read and verified; while
 //! the disks write one step, the next one is (P9).
 
-use super::group::{Event, Job, JobOutcome, Step};
+use super::group::{Event, Job, JobOutcome, Step, Unopened};
 use super::hub::Hub;
 use super::messages::{Told, Work};
 use crate::apply::{self, Applier, ApplyError, PayloadError};
@@ -145,11 +145,14 @@ impl Worker {
     }
 
     /// Opens a volume's targets.
-    fn open(&mut self, record: &VolumeRecord) -> Result<(), String> {
+    fn open(&mut self, record: &VolumeRecord) -> Result<(), Unopened> {
         let map = self.hub.catalog.pool_map(&record.name);
-        let map = map.map_err(|error| error.to_string())?;
+        let map = map.map_err(Unopened::of)?;
         let added = self.applier.add_mapped(record, &map);
-        added.map_err(|error| error.to_string())
+        added.map_err(|error| Unopened {
+            away: error.is_away(),
+            ..Unopened::of(error)
+        })
     }
 
     /// Commits a state, and with it the cut that lets the base go there.

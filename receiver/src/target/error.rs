@@ -203,6 +203,18 @@ impl TargetError {
         matches!(self, Self::Permission(_) | Self::Thread { .. })
     }
 
+    /// Whether the disk is just not there or does not answer, rather than another one, or changed.
+    pub fn is_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing(_)
+                | Self::InUse { .. }
+                | Self::Permission(_)
+                | Self::Io { .. }
+                | Self::Thread { .. }
+        )
+    }
+
     /// Whether a disk is full.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)

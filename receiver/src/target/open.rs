@@ -192,16 +192,14 @@ fn check(
         size_bytes >= open.used_bytes,
         "a bound target is never smaller than its share"
     );
-    if target
-        .known
-        .is_some_and(|known| known_blocks(open).ok() != Some(known))
-    {
-        return Err(TargetError::Changed {
+    // A disk that cannot be read has not been changed: nobody is to look for who did it.
+    match target.known {
+        Some(known) if known_blocks(open).map_err(io)? != known => Err(TargetError::Changed {
             path: path.clone(),
             volume: volume.clone(),
-        });
+        }),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Reads what a target is known by.
@@ -219,4 +217,47 @@ fn known_blocks(open: &OpenTarget) -> io::Result<KnownBlocks> {
 /// Whether the system's error is this one.
 pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::KnownBlocks;
+
+    #[test]
+    fn a_target_whose_known_blocks_cannot_be_read_is_not_called_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t");
+        std::fs::write(&path, [1; 8192]).unwrap();
+        let identity = TargetIdentity::of(&File::open(&path).unwrap()).unwrap();
+        let target = TargetRecord {
+            path: path.clone(),
+            identity: identity.unwrap(),
+            known: Some(KnownBlocks([1; KNOWN_BLOCKS])),
+        };
+        let record = VolumeRecord {
+            name: "pg/data".parse().unwrap(),
+            source: wire::Name::new("db1").unwrap(),
+            size_bytes: 8192,
+            sector_bytes: 512,
+            kind: crate::target::LayoutKind::Plain,
+            disk: None,
+            targets: vec![target.clone()],
+        };
+        let open = |file| OpenTarget {
+            file,
+            path: path.clone(),
+            used_bytes: 8192,
+            direct: false,
+        };
+        let readable = check(&record, &target, &open(File::open(&path).unwrap()));
+        assert!(matches!(readable, Err(TargetError::Changed { .. })));
+        // Not to be read, as after an error of the disk.
+        let write_only = OpenOptions::new().write(true).open(&path).unwrap();
+        let error = check(&record, &target, &open(write_only)).unwrap_err();
+        assert!(
+            matches!(error, TargetError::Io { action: "read", .. }),
+            "{error}"
+        );
+    }
 }

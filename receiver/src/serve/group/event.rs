@@ -85,8 +85,26 @@ pub struct Registered {
     pub size_bytes: u64,
     /// Its logical sector.
     pub sector_bytes: u32,
-    /// Why its targets cannot be written, in words.
-    pub refused: Option<String>,
+    /// Why its targets cannot be written.
+    pub refused: Option<Unopened>,
+}
+
+/// Targets that were not opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unopened {
+    /// Why, in words.
+    pub reason: String,
+    /// They are only away, or do not answer: the journal goes on without them. Of others than the
+    /// volume was given nothing is believed, and its source is refused (P13).
+    pub away: bool,
+}
+
+impl Unopened {
+    /// For a reason that is no disk's.
+    pub fn of(reason: impl ToString) -> Self {
+        let (reason, away) = (reason.to_string(), false);
+        Self { reason, away }
+    }
 }
 
 /// Something for the group's own thread, which may block. One at a time.
@@ -129,7 +147,7 @@ pub enum JobOutcome {
     /// A target does not take writes; what it holds of the step is not known.
     Target(String),
     /// The targets were opened anew, but for those of these volumes.
-    Reopened(Vec<(Name, String)>),
+    Reopened(Vec<(Name, Unopened)>),
     /// It failed, and will go on failing until a restart.
     Failed(String),
 }

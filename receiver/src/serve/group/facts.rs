@@ -1,7 +1,7 @@
 //! What status says about a group.
 
 use super::Group;
-use super::event::Now;
+use super::event::{Now, Registered};
 use crate::catalog::VolumeState;
 use crate::control::{GroupStatus, UNKNOWN_RANGES_SHOWN, UnknownRange, VolumeStatus};
 use wire::{Name, Stamp, TimeMark};
@@ -93,7 +93,11 @@ impl Group {
         if let Some(text) = self.journal_failed.as_ref().or(self.failed.as_ref()) {
             return ("failed", Some(text.clone()));
         }
-        if let Some(text) = self.refused() {
+        let foreign = |volume: &Registered| volume.refused.as_ref().is_some_and(|it| !it.away);
+        if let Some(text) = self
+            .refused()
+            .filter(|_| self.volumes.values().any(foreign))
+        {
             return ("refused", Some(text));
         }
         let full = (!self.takes_records()).then(|| self.full_text());
@@ -143,7 +147,7 @@ impl Group {
             size_bytes: registered.size_bytes,
             sector_bytes: registered.sector_bytes,
             state: state.into(),
-            reason: registered.refused,
+            reason: registered.refused.map(|refused| refused.reason),
             copied_bytes: copied.min(registered.size_bytes),
             unknown_bytes: unknown.iter().map(|range| range.length_bytes).sum(),
             unknown: unknown.into_iter().take(UNKNOWN_RANGES_SHOWN).collect(),

@@ -39,8 +39,9 @@ impl Group {
             return unable("the receiver is stopping".into());
         }
         let refused = hello.volumes.iter().find_map(|spec| {
-            let refused = self.volumes.get(&spec.name)?.refused.as_ref()?;
-            Some(format!("volume {}/{}: {refused}", self.name, spec.name))
+            let refused = self.volumes.get(&spec.name)?.refused.as_ref();
+            let reason = &refused.filter(|refused| !refused.away)?.reason;
+            Some(format!("volume {}/{}: {reason}", self.name, spec.name))
         });
         if let Some(text) = refused {
             return unable(text);

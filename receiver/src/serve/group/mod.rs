@@ -37,7 +37,7 @@ mod tests;
 mod window;
 
 pub use event::{
-    Admitted, Event, HoldId, Job, JobOutcome, Now, Output, Registered, SessionId, Step,
+    Admitted, Event, HoldId, Job, JobOutcome, Now, Output, Registered, SessionId, Step, Unopened,
 };
 pub use meeting::CLOCK_OFFSET_MAX;
 pub use restore::Restored;

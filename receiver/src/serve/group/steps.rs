@@ -133,7 +133,7 @@ impl Group {
     pub(super) fn refused(&self) -> Option<String> {
         let mut volumes = self.volumes.iter();
         volumes.find_map(|(name, volume)| {
-            let refused = volume.refused.as_ref()?;
+            let refused = &volume.refused.as_ref()?.reason;
             Some(format!("volume {}/{name}: {refused}", self.name))
         })
     }

@@ -4,7 +4,7 @@
 //! over targets that were opened anew: nothing of it is believed, its sync least of all (P10).
 
 use super::Group;
-use super::event::{Job, Now, Step};
+use super::event::{Job, Now, Registered, Step, Unopened};
 use std::time::Duration;
 use wire::Name;
 
@@ -39,7 +39,10 @@ impl Targets {
 impl Group {
     /// What keeps the base from moving until a target is well again, in words.
     pub(super) fn behind(&self) -> Option<String> {
-        let failed = self.targets.failed.as_ref()?;
+        let mut volumes = self.volumes.values();
+        let away = |volume: &Registered| volume.refused.as_ref().is_some_and(|it| it.away);
+        let away = volumes.any(away).then(|| self.refused()).flatten();
+        let failed = away.or_else(|| self.targets.failed.clone())?;
         Some(format!(
             "{failed}; the journal goes on, the step is tried again every {} s at most",
             RETRY_MAX.as_secs()
@@ -59,7 +62,7 @@ impl Group {
     }
 
     /// The targets were opened anew; those that could not be are named.
-    pub(super) fn reopened(&mut self, now: Now, refused: &[(Name, String)]) {
+    pub(super) fn reopened(&mut self, now: Now, refused: &[(Name, Unopened)]) {
         for (name, volume) in &mut self.volumes {
             let found = refused.iter().find(|(volume, _)| volume == name);
             volume.refused = found.map(|(_, reason)| reason.clone());

@@ -6,6 +6,7 @@ use crate::fold::{Content, RecordAt};
 use crate::journal::{Durable, Entry};
 use crate::serve::group::{
     Admitted, Event, Group, Job, JobOutcome, Now, Output, Registered, Restored, SessionId, Step,
+    Unopened,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -75,7 +76,7 @@ pub(super) struct Site {
     pub(super) damaged: Option<RecordAt>,
     pub(super) losses: usize,
     /// Volumes whose targets cannot be opened.
-    pub(super) refused: Vec<(Name, String)>,
+    pub(super) refused: Vec<(Name, Unopened)>,
 }
 
 impl Kept {

@@ -5,7 +5,7 @@ use super::site::{BLOCKS, hello_of, name, registered, spec};
 use super::stories::begun;
 use crate::control::At;
 use crate::intake::Progress;
-use crate::serve::group::{Event, Job, JobOutcome, Output, Registered};
+use crate::serve::group::{Event, Job, JobOutcome, Output, Registered, Unopened};
 use std::time::Duration;
 use wire::control::{Control, RefusalCode};
 use wire::{Stamp, TimeMark};
@@ -34,11 +34,11 @@ fn targets_that_cannot_be_opened_are_not_written_and_their_source_is_told() {
     let image = world.site.kept.base;
     world.restart();
     let refused = Registered {
-        refused: Some("the disk is another one".into()),
+        refused: Some(Unopened::of("the disk is another one")),
         ..registered()
     };
     world.site.tell(Event::Added(name(1), refused));
-    world.site.refused = vec![(name(1), "the disk is another one".into())];
+    world.site.refused = vec![(name(1), Unopened::of("the disk is another one"))];
     let hello = hello_of(world.source.now, 1, 99);
     let refusal = world.site.group.objection(&hello).unwrap();
     assert_eq!(refusal.code, RefusalCode::Unable);
@@ -50,6 +50,46 @@ fn targets_that_cannot_be_opened_are_not_written_and_their_source_is_told() {
     world.site.now.up += Duration::from_secs(60);
     world.rest();
     assert_eq!(world.mode(), "async", "the right disk is back");
+}
+
+#[test]
+fn targets_that_are_only_away_at_a_start_do_not_keep_their_source_out() {
+    let mut world = begun();
+    let image = world.site.kept.base;
+    world.restart();
+    let away = Unopened {
+        reason: "cannot read target t".into(),
+        away: true,
+    };
+    let refused = Registered {
+        refused: Some(away.clone()),
+        ..registered()
+    };
+    world.site.tell(Event::Added(name(1), refused));
+    world.site.refused = vec![(name(1), away)];
+    let hello = hello_of(world.source.now, 1, 99);
+    assert_eq!(world.site.group.objection(&hello), None);
+    world.connect();
+    world.site.commit(usize::MAX);
+    world.exchange();
+    world.write_and_settle(5);
+    let status = world.site.group.status(world.site.now);
+    assert_eq!(
+        status.durable,
+        world.source.captured().0,
+        "the journal goes on"
+    );
+    assert_eq!(status.recoverable_stamp, status.durable, "and so do points");
+    assert_eq!(status.mode, "behind");
+    let reason = status.reason.unwrap();
+    assert!(reason.contains("cannot read target t"), "{reason}");
+    assert!(reason.contains("the journal goes on"), "{reason}");
+    assert_eq!(world.site.kept.base, image, "nothing is written");
+    world.site.refused.clear();
+    world.site.now.up += Duration::from_secs(60);
+    world.rest();
+    assert_eq!(world.mode(), "async", "it is back");
+    assert_eq!(world.site.kept.base, world.source.truth);
 }
 
 impl World {
@@ -103,7 +143,7 @@ fn a_target_that_fails_in_a_step_does_not_stop_the_journal_and_catches_up_when_i
         };
         // It fails after the horizon was committed and some of it was written, or before.
         world.site.die_working(reach, |volume, _| volume == 0);
-        world.site.refused = vec![(name(0), "no such disk".into())];
+        world.site.refused = vec![(name(0), Unopened::of("no such disk"))];
         let full = "cannot write target t: no space left".to_owned();
         world.site.tell(Event::Job(JobOutcome::Target(full)));
         assert_eq!(world.mode(), "behind");
