@@ -11,6 +11,7 @@
 //!
 //! Does not: decide how far a step reaches, commit positions, free the journal.
 
+mod budget;
 mod disk;
 mod known;
 mod memory;
@@ -22,6 +23,7 @@ mod zeroing;
 #[cfg(test)]
 mod tests;
 
+pub use budget::{Budget, STEPS_BYTES_DEFAULT, STEPS_BYTES_MIN};
 pub use disk::{Disk, DiskBatch, DiskError};
 pub use known::{KNOWN_BLOCK_BYTES, KNOWN_BLOCKS, KnownBlocks, known_ranges};
 pub use memory::{MemoryDisk, MemoryImage};
@@ -33,8 +35,10 @@ use crate::aligned::AlignedBuffer;
 use crate::catalog::VolumeRecord;
 use crate::fold::{Extent, Fold, Plan};
 use crate::target::{self, Layout, MapChange, Placement, PoolFull, TargetError};
+use budget::Share;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use step::{Arena, Laid};
 use wire::{Name, VolumeName};
 
 /// Why a step was not applied.
@@ -84,6 +88,7 @@ pub struct Writing {
     volumes: Vec<Name>,
     maps: Vec<(Name, Vec<MapChange>)>,
     arena: Bytes,
+    share: Share,
     started: Result<(), DiskError>,
 }
 
@@ -100,7 +105,9 @@ pub struct Applier {
     volumes: BTreeMap<VolumeName, OpenVolume>,
     failed: BTreeMap<Name, String>,
     /// Memory of the last step written, for the next one loaded.
-    spare: Option<AlignedBuffer>,
+    spare: Option<Arena>,
+    /// Where memory comes from.
+    budget: Budget,
 }
 
 struct OpenVolume {
@@ -113,6 +120,14 @@ impl Applier {
     /// An applier without volumes.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that shares its memory with others.
+    pub fn within(budget: Budget) -> Self {
+        Self {
+            budget,
+            ..Self::default()
+        }
     }
 
     /// Opens the targets of a volume, checks that they are the ones it was given, and starts one
@@ -206,13 +221,42 @@ impl Applier {
         self.failed.get(group).map(String::as_str)
     }
 
-    /// Reads and verifies all a step of one group needs. Each volume is named at most once.
+    /// Reads and verifies all a step of one group needs. Each volume is named at most once. Waits
+    /// for the memory it takes.
     pub fn load(
         &mut self,
         group: &Name,
         changes: Vec<(Name, Vec<Extent>)>,
         source: &mut dyn PayloadSource,
     ) -> Result<Step, ApplyError> {
+        let laid = self.lay_out(group, changes)?;
+        let (budget, spare) = (self.budget.clone(), self.spare.take());
+        let bytes = laid.arena_bytes() as u64;
+        let spare = spare.filter(|spare| spare.holds(bytes));
+        let arena = spare.unwrap_or_else(|| Arena::new(bytes, budget.take(bytes)));
+        Ok(laid.load(source, arena)?)
+    }
+
+    /// The same, ahead of its turn: none if there is no memory for it now.
+    pub fn load_ahead(
+        &mut self,
+        group: &Name,
+        changes: Vec<(Name, Vec<Extent>)>,
+        source: &mut dyn PayloadSource,
+    ) -> Result<Option<Step>, ApplyError> {
+        let laid = self.lay_out(group, changes)?;
+        let bytes = laid.arena_bytes() as u64;
+        let Some(share) = self.budget.try_take(bytes) else {
+            return Ok(None);
+        };
+        Ok(Some(laid.load(source, Arena::new(bytes, share))?))
+    }
+
+    fn lay_out(
+        &mut self,
+        group: &Name,
+        changes: Vec<(Name, Vec<Extent>)>,
+    ) -> Result<Laid, ApplyError> {
         self.check(group)?;
         let mut plan = Plan::new();
         let mut volumes = Vec::with_capacity(changes.len());
@@ -237,10 +281,7 @@ impl Applier {
             }
             volumes.push(volume);
         }
-        let spare = self.spare.take();
-        let mut step = Step::load(group.clone(), volumes, plan, source, spare)?;
-        step.maps = maps;
-        Ok(step)
+        Ok(Laid::new(group.clone(), volumes, maps, plan))
     }
 
     /// Writes a step to all its disks at once and syncs each.
@@ -274,6 +315,7 @@ impl Applier {
             volumes: step.volumes,
             maps: step.maps,
             arena: step.arena,
+            share: step.share,
             started,
         })
     }
@@ -293,7 +335,11 @@ impl Applier {
             }
             known.push((volume, blocks));
         }
-        self.spare = AlignedBuffer::thaw(writing.arena);
+        let thawed = AlignedBuffer::thaw(writing.arena);
+        self.spare = thawed.map(|buffer| Arena {
+            buffer,
+            share: writing.share,
+        });
         outcome.map_err(|error| self.fail(&writing.group, error.into()))?;
         let maps = writing.maps;
         Ok(Applied { known, maps })

@@ -2,9 +2,10 @@
 //!
 //! Nothing has been written yet when a step exists, so a damaged record stops the step as a whole
 //! (P9). Memory: the live data of the step in one buffer, bounded by
-//! [`crate::fold::STEP_DATA_BYTES_MAX`], and one record. The buffer of a step that is written
+//! [`crate::fold::STEP_DATA_BYTES_MAX`] and taken from the budget of all groups, and one record. The buffer of a step that is written
 //! serves the next one: touching new memory costs more than filling it.
 
+use super::budget::Share;
 use super::disk::DiskBatch;
 use super::payload::{PayloadError, PayloadSource};
 use crate::aligned::{ALIGN_BYTES, AlignedBuffer};
@@ -27,48 +28,107 @@ pub struct Step {
     pub(super) maps: Vec<(Name, Vec<MapChange>)>,
     /// The data of all batches.
     pub(super) arena: Bytes,
+    /// What that takes of the budget.
+    pub(super) share: Share,
     bytes: u64,
 }
 
-impl Step {
-    /// Reads and verifies what the plan needs, into `spare` if that is large enough.
-    pub(super) fn load(
+/// Memory for the data of a step, paid for.
+#[derive(Debug)]
+pub(super) struct Arena {
+    pub(super) buffer: AlignedBuffer,
+    pub(super) share: Share,
+}
+
+/// A step, laid out: how much memory it takes is known, nothing has been read.
+#[derive(Debug)]
+pub(super) struct Laid {
+    group: Name,
+    volumes: Vec<Name>,
+    maps: Vec<(Name, Vec<MapChange>)>,
+    disks: Vec<DiskPlan>,
+    reads: Vec<RecordRead>,
+    /// Where in the arena that of each disk lies.
+    parts: Vec<Range<usize>>,
+}
+
+impl Arena {
+    pub(super) fn new(bytes: u64, share: Share) -> Self {
+        let buffer = AlignedBuffer::new(bytes as usize);
+        Self { buffer, share }
+    }
+
+    /// Whether it holds so much.
+    pub(super) fn holds(&self, bytes: u64) -> bool {
+        self.share.bytes() >= bytes
+    }
+}
+
+impl Laid {
+    pub(super) fn new(
         group: Name,
         volumes: Vec<Name>,
+        maps: Vec<(Name, Vec<MapChange>)>,
         plan: Plan,
-        source: &mut dyn PayloadSource,
-        spare: Option<AlignedBuffer>,
-    ) -> Result<Self, PayloadError> {
+    ) -> Self {
         let (disks, reads) = plan.finish();
-        let bytes = disks.iter().map(|disk| disk.arena_bytes).sum();
         let parts = parts(&disks);
-        let arena_bytes = parts.last().map_or(0, |last| last.end);
-        let spare = spare.and_then(|mut spare| spare.resize(arena_bytes).then_some(spare));
-        let mut arena = spare.unwrap_or_else(|| AlignedBuffer::new(arena_bytes));
+        Self {
+            group,
+            volumes,
+            maps,
+            disks,
+            reads,
+            parts,
+        }
+    }
+
+    /// Memory its data takes.
+    pub(super) fn arena_bytes(&self) -> usize {
+        self.parts.last().map_or(0, |last| last.end)
+    }
+
+    /// Reads and verifies what it needs, into an arena that is large enough.
+    pub(super) fn load(
+        self,
+        source: &mut dyn PayloadSource,
+        arena: Arena,
+    ) -> Result<Step, PayloadError> {
+        let arena_bytes = self.arena_bytes();
+        let Arena { mut buffer, share } = arena;
+        assert!(
+            buffer.resize(arena_bytes),
+            "an arena too small for its step"
+        );
+        let bytes = self.disks.iter().map(|disk| disk.arena_bytes).sum();
         let mut payload = Vec::new();
         let mut placed_bytes = 0;
-        for read in &reads {
+        for read in &self.reads {
             load_record(read, source, &mut payload)?;
-            placed_bytes += place(read, &payload, &parts, arena.as_mut());
+            placed_bytes += place(read, &payload, &self.parts, buffer.as_mut());
         }
         // What a spare held before is not to reach a disk.
         assert!(placed_bytes == bytes, "an arena is filled in part");
-        let arena = arena.freeze();
-        let batches = disks.into_iter().zip(parts).map(|(disk, part)| DiskBatch {
+        let arena = buffer.freeze();
+        let batches = self.disks.into_iter().zip(self.parts);
+        let batches = batches.map(|(disk, part)| DiskBatch {
             writes: disk.writes,
             arena: arena.slice(part),
         });
         let batches = batches.collect();
-        Ok(Self {
-            group,
-            volumes,
+        Ok(Step {
+            group: self.group,
+            volumes: self.volumes,
             batches,
-            maps: Vec::new(),
+            maps: self.maps,
             arena,
+            share,
             bytes,
         })
     }
+}
 
+impl Step {
     /// The group.
     pub fn group(&self) -> &Name {
         &self.group

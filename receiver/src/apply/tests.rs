@@ -344,3 +344,80 @@ fn a_volume_that_was_removed_is_not_applied_to() {
     assert!(matches!(applier.apply(step), Err(ApplyError::NotOpen(_))));
     assert_eq!(images[0].writes(), 0);
 }
+
+/// Reads nothing but what is held: counts it at every read.
+struct Watched {
+    shelf: Shelf,
+    budget: Budget,
+    most_held: u64,
+}
+
+impl PayloadSource for Watched {
+    fn read(&mut self, at: RecordAt, payload: &mut Vec<u8>) -> Result<RecordHeader, PayloadError> {
+        self.most_held = self.most_held.max(self.budget.held_bytes());
+        self.shelf.read(at, payload)
+    }
+}
+
+#[test]
+fn steps_of_many_groups_hold_no_more_than_the_budget_of_all_and_all_are_written() {
+    const LEN: u64 = 40 << 20;
+    const RECORD: u32 = 1 << 20;
+    let budget = Budget::new(STEPS_BYTES_MIN);
+    let workers: Vec<_> = (0..6u8)
+        .map(|group| {
+            let budget = budget.clone();
+            std::thread::spawn(move || {
+                let mut applier = Applier::within(budget.clone());
+                let volume = format!("g{group}/data");
+                let images = add(&mut applier, &volume, LEN);
+                let (shelf, most_held) = (Shelf::default(), 0);
+                let mut source = Watched {
+                    shelf,
+                    budget,
+                    most_held,
+                };
+                let volume = name(&volume);
+                let mut ahead = 0;
+                for round in 0..3u64 {
+                    let mut step = |first: u64| {
+                        let mut fold = applier.fold(&volume).unwrap();
+                        for at in 0..LEN / u64::from(RECORD) {
+                            let offset = at * u64::from(RECORD);
+                            let stamp = first * 100 + at + 1;
+                            fold.push(source.shelf.write(stamp, offset, RECORD, group))
+                                .unwrap();
+                        }
+                        vec![(volume.volume.clone(), fold.finish())]
+                    };
+                    let (changes, next) = (step(2 * round), step(2 * round + 1));
+                    let loaded = applier.load(&volume.group, changes, &mut source).unwrap();
+                    let writing = applier.start(loaded).unwrap();
+                    let next = applier
+                        .load_ahead(&volume.group, next, &mut source)
+                        .unwrap();
+                    applier.finish(writing).unwrap();
+                    if let Some(next) = next {
+                        ahead += 1;
+                        applier.apply(next).unwrap();
+                    }
+                    applier.rest();
+                }
+                assert!(
+                    images
+                        .iter()
+                        .all(|image| image.bytes().iter().all(|byte| *byte == group))
+                );
+                (source.most_held, ahead)
+            })
+        })
+        .collect();
+    let done: Vec<(u64, u64)> = workers
+        .into_iter()
+        .map(|worker| worker.join().unwrap())
+        .collect();
+    let most = done.iter().map(|(most, _)| *most).max().unwrap();
+    assert!(most <= STEPS_BYTES_MIN, "{most} held");
+    assert!(most > LEN, "none was ever beside another");
+    assert_eq!(budget.held_bytes(), 0, "all is given back");
+}

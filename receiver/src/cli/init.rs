@@ -3,6 +3,7 @@
 //! The settings file is written last: a directory without it is no receiver.
 
 use super::args::InitArgs;
+use crate::apply::STEPS_BYTES_DEFAULT;
 use crate::catalog::Catalog;
 use crate::config::{SETTINGS_FILE, Settings, journal_max_in_bounds, retain_in_bounds};
 use crate::failure::{Exit, Failure, io_exit};
@@ -123,6 +124,7 @@ fn settings(dir: &Path, args: &InitArgs) -> Result<Settings, Failure> {
         journal_dir,
         journal_bytes_max: args.journal_max.0,
         retain,
+        steps_bytes_max: STEPS_BYTES_DEFAULT,
     })
 }
 

@@ -8,6 +8,7 @@ mod span;
 pub use size::{ByteSize, SizeError};
 pub use span::Span;
 
+use crate::apply::{STEPS_BYTES_DEFAULT, STEPS_BYTES_MIN};
 use crate::journal::{JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub journal_bytes_max: u64,
     /// How far back every point is kept, where the journal has room; zero: only the newest.
     pub retain: Duration,
+    /// Most bytes all groups together hold in memory for what they are writing to targets.
+    pub steps_bytes_max: u64,
 }
 
 /// The file as it is written.
@@ -53,6 +56,12 @@ struct File {
     journal_max: String,
     #[serde(default = "nothing_retained")]
     retain: String,
+    #[serde(default = "default_step_memory")]
+    step_memory: String,
+}
+
+fn default_step_memory() -> String {
+    written(STEPS_BYTES_DEFAULT)
 }
 
 fn nothing_retained() -> String {
@@ -107,6 +116,16 @@ impl Settings {
             .parse()
             .map_err(|e: SizeError| bad(e.to_string()))?;
         journal_max_in_bounds(max).map_err(|reason| bad(format!("journal_max {reason}")))?;
+        let steps: ByteSize = file
+            .step_memory
+            .parse()
+            .map_err(|e: SizeError| bad(format!("step_memory: {e}")))?;
+        if steps.0 < STEPS_BYTES_MIN {
+            let least = ByteSize(STEPS_BYTES_MIN);
+            return Err(bad(format!(
+                "step_memory is {steps}, at least {least} is needed"
+            )));
+        }
         let retain = file.retain.parse::<Span>();
         let retain = retain.and_then(retain_in_bounds);
         let retain = retain.map_err(|reason| bad(format!("retain: {reason}")))?;
@@ -117,24 +136,20 @@ impl Settings {
             journal_dir: dir.join(file.journal),
             journal_bytes_max: max.0,
             retain,
+            steps_bytes_max: steps.0,
         })
     }
 
     /// Writes the file anew, durably; an existing one is an error.
     pub fn save(&self) -> Result<(), SettingsError> {
         let path = self.dir.join(SETTINGS_FILE);
-        let bytes_max = self.journal_bytes_max;
-        let mut journal_max = ByteSize(bytes_max).to_string();
-        journal_max.retain(|letter| letter != ' ');
-        if journal_max.parse() != Ok(ByteSize(bytes_max)) {
-            journal_max = bytes_max.to_string();
-        }
         let file = File {
             listen: self.listen,
             advertise: self.advertise.clone(),
             journal: self.journal_dir.clone(),
-            journal_max,
+            journal_max: written(self.journal_bytes_max),
             retain: Span(self.retain.as_secs()).to_string(),
+            step_memory: written(self.steps_bytes_max),
         };
         let text = toml::to_string(&file).map_err(|error| SettingsError::Bad {
             path: path.clone(),
@@ -162,6 +177,16 @@ impl Settings {
     pub fn control_path(&self) -> PathBuf {
         self.dir.join("control.sock")
     }
+}
+
+/// A size as the file has it: in a unit where that loses nothing.
+fn written(bytes: u64) -> String {
+    let mut text = ByteSize(bytes).to_string();
+    text.retain(|letter| letter != ' ');
+    if text.parse() == Ok(ByteSize(bytes)) {
+        return text;
+    }
+    bytes.to_string()
 }
 
 /// Whether a journal may be that large; if not, why, in words.
@@ -224,6 +249,7 @@ mod tests {
             journal_dir: dir.join("journal"),
             journal_bytes_max: 8 << 30,
             retain: Duration::from_secs(90),
+            steps_bytes_max: 256 << 20,
         }
     }
 
@@ -278,12 +304,16 @@ mod tests {
         );
         let retain = Settings::load(dir.path()).unwrap().retain;
         assert_eq!(retain, Duration::ZERO, "as long as nobody says otherwise");
+        let steps_bytes_max = Settings::load(dir.path()).unwrap().steps_bytes_max;
+        assert_eq!(steps_bytes_max, STEPS_BYTES_DEFAULT);
         for (from, to) in [
             ("1GiB'", "1GiB'\nretain = '24'"),
             ("1GiB'", "1GiB'\nretain = '366d'"),
             ("1GiB", "1GB"),
             ("1GiB", "1MiB"),
             ("1GiB", "1025GiB"),
+            ("1GiB'", "1GiB'\nstep_memory = '127MiB'"),
+            ("1GiB'", "1GiB'\nstep_memory = 'much'"),
             ("[::]:1", "nowhere"),
             ("journal =", "jornal ="),
             ("= 'a:1'", "'a:1'"),

@@ -109,6 +109,7 @@ impl Site {
             journal_dir: dir.path().join("journal"),
             journal_bytes_max: 1 << 30,
             retain: Duration::ZERO,
+            steps_bytes_max: crate::apply::STEPS_BYTES_MIN,
         };
         std::fs::create_dir(settings.identity_dir()).unwrap();
         let identity = link::Identity::generate(std::time::SystemTime::now()).unwrap();

@@ -6,7 +6,9 @@ use super::group::Event;
 use super::meetings::Meetings;
 use super::messages::{Handle, Told};
 use super::room::Rooms;
+use crate::apply::Budget;
 use crate::catalog::{Catalog, Lane};
+use crate::config::Settings;
 use crate::control::JournalPlace;
 use crate::journal::{Durable, Facts, Journal, Sink};
 use std::collections::BTreeMap;
@@ -30,6 +32,8 @@ pub struct Hub {
     pub(crate) listen: String,
     /// How far back points are kept.
     pub(super) retain: Duration,
+    /// Memory of the steps of all groups.
+    pub(super) budget: Budget,
     rooms: Rooms,
     journal: OnceLock<JournalHandle>,
     news: Mutex<News>,
@@ -61,14 +65,15 @@ impl Hub {
     /// `segment_bytes` are those of the journal.
     pub(super) fn new(
         catalog: Arc<Catalog>,
-        (listen, retain): (String, Duration),
+        settings: &Settings,
         next_stream: StreamNumber,
         segment_bytes: u64,
     ) -> Self {
         Self {
             catalog,
-            listen,
-            retain,
+            listen: settings.listen.to_string(),
+            retain: settings.retain,
+            budget: Budget::new(settings.steps_bytes_max),
             rooms: Rooms::new(segment_bytes),
             journal: OnceLock::new(),
             news: Mutex::default(),
@@ -307,17 +312,30 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn hub() -> (tempfile::TempDir, Arc<Hub>) {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::create(&dir.path().join("catalog.redb")).unwrap();
         let hub = Hub::new(
             Arc::new(catalog),
-            ("127.0.0.1:1".into(), Duration::ZERO),
+            &settings(dir.path()),
             StreamNumber(1),
             1 << 24,
         );
         (dir, Arc::new(hub))
+    }
+
+    fn settings(dir: &Path) -> Settings {
+        Settings {
+            dir: dir.to_owned(),
+            listen: "127.0.0.1:1".parse().unwrap(),
+            advertise: "a:1".into(),
+            journal_dir: dir.join("journal"),
+            journal_bytes_max: crate::journal::JOURNAL_BYTES_MIN,
+            retain: Duration::ZERO,
+            steps_bytes_max: crate::apply::STEPS_BYTES_MIN,
+        }
     }
 
     fn enter(hub: &Hub, name: &str) -> mpsc::Receiver<Told> {

@@ -44,7 +44,7 @@ pub fn start(settings: &Settings, catalog: &Arc<Catalog>) -> Result<Arc<Hub>, Fa
     catalog.bind_journal(writer.id().0)?;
     let hub = Arc::new(Hub::new(
         catalog.clone(),
-        (settings.listen.to_string(), settings.retain),
+        settings,
         next_stream,
         writer.segment_bytes(),
     ));
@@ -224,6 +224,7 @@ mod tests {
             journal_dir: dir.join("journal"),
             journal_bytes_max: crate::journal::JOURNAL_BYTES_MIN,
             retain: std::time::Duration::ZERO,
+            steps_bytes_max: crate::apply::STEPS_BYTES_MIN,
         };
         let catalog = Catalog::create(&settings.catalog_path()).unwrap();
         (settings, Arc::new(catalog))

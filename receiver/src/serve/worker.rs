@@ -41,11 +41,12 @@ pub(super) fn spawn(
     tell: Sender<Told>,
 ) -> io::Result<JoinHandle<()>> {
     let reader = hub.reader();
+    let applier = Applier::within(hub.budget.clone());
     let name = format!("apply {lane}");
     let mut worker = Worker {
         hub,
         lane,
-        applier: Applier::new(),
+        applier,
         reader,
         ahead: None,
     };
@@ -194,8 +195,12 @@ impl Worker {
 
     /// Loads what will be wanted next. What is wrong with it is found, and said, on its turn.
     fn load_ahead(&mut self, next: Changes) {
-        match self.load(next.clone()) {
-            Ok(loaded) => self.ahead = Some((next, loaded)),
+        let group = &self.lane.group;
+        let loaded = self
+            .applier
+            .load_ahead(group, next.clone(), &mut self.reader);
+        match loaded {
+            Ok(loaded) => self.ahead = loaded.map(|loaded| (next, loaded)),
             Err(error) => {
                 tracing::debug!(lane = %self.lane, %error, "the next step was not loaded ahead");
             }
