@@ -143,6 +143,14 @@ impl Ring {
         self.claim_from(false, payload_bytes, mark)
     }
 
+    /// Whether a claim of this many bytes would find room, as far as reclaimed. Others claim too.
+    pub fn has_room(&self, payload_bytes: u32) -> bool {
+        let (_, claimed, freed) = self.map.claimed();
+        let units = units_of(u64::from(payload_bytes));
+        units <= self.geometry().payload_units_max()
+            && self.geometry().place(freed, claimed, units).is_ok()
+    }
+
     /// Gives the stream up: no place after the returned stamp is claimed until it is reopened.
     pub fn close(&self) -> Stamp {
         let word = self.map.word(CLAIM_WORD);

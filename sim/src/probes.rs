@@ -34,6 +34,7 @@ probes! {
     ReadFailedInCopy = "a copy could not read",
     TapRecovered = "a tap went on where a killed one was",
     OrphanFound = "a record was found whose disk write was in flight",
+    OrphanForgone = "such a record was given up before its range was read again",
     SourcePowerCut = "the source lost power",
     SourceLostSectors = "the source's disk lost sectors in it",
     CleanRestart = "a tap was stopped cleanly and went on",

@@ -7,7 +7,7 @@ use crate::faults::MS;
 use crate::oracle::SECTOR_BYTES;
 use crate::planted::{Bug, is};
 use crate::probes::Probe;
-use ring::{ClaimError, RecordFields};
+use ring::{ClaimError, RecordFields, Ring};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +20,15 @@ use wire::VolumeIndex;
 pub(super) struct Copier {
     /// Run under way, and how far it is.
     copy: Option<(u64, u64)>,
-    /// Ranges to be read again.
-    rereads: VecDeque<Range>,
+    /// Ranges to be read again, or what is left of them, with their number.
+    rereads: VecDeque<(u64, Range)>,
+    ordered: u64,
+    /// Up to this number, all is in the stream or given up.
+    reread: u64,
+    /// Ranges take any room there is.
+    is_hurried: bool,
+    /// Room the range in hand has not found.
+    wanted_bytes: Option<u32>,
     /// Ranges were given up since the last copy began.
     is_lost: bool,
     /// A range it waits for.
@@ -31,12 +38,20 @@ pub(super) struct Copier {
     is_scheduled: bool,
 }
 
-/// A range, and what it is read for.
+/// A range, and why it is read.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
     range: Range,
-    /// The run it is part of; none: read again.
-    run: Option<u64>,
+    task: Task,
+}
+
+/// What a range is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    /// Part of this run.
+    Copy(u64),
+    /// Read again, under this number.
+    Reread(u64),
 }
 
 #[derive(Default)]
@@ -67,16 +82,31 @@ impl Copier {
         self.copy = None;
     }
 
-    /// Reads a range again.
-    pub(super) fn reread(&mut self, range: Range) {
-        self.rereads.push_back(range);
+    /// Reads a range again; its number.
+    pub(super) fn reread(&mut self, range: Range) -> u64 {
+        self.ordered += 1;
+        self.rereads.push_back((self.ordered, range));
+        self.ordered
+    }
+
+    /// Whether all of the range of that number is in the stream.
+    pub(super) fn has_reread(&self, turn: u64) -> bool {
+        self.reread >= turn && !self.is_lost
+    }
+
+    /// Whether ranges read again take any room there is.
+    pub(super) fn hurry(&mut self, is_hurried: bool) {
+        self.is_hurried = is_hurried;
+    }
+
+    /// Room that the range in hand has looked for and not found.
+    pub(super) fn wanted_bytes(&self) -> Option<u32> {
+        self.wanted_bytes
     }
 
     /// Whether all ranges ordered so far are in the stream.
     pub(super) fn is_reread(&self) -> bool {
-        let waits = |(piece, ..): &(Piece, Hold, Arc<Bell>)| piece.run.is_none();
-        let is_waiting = self.waiting.as_ref().is_some_and(waits);
-        self.rereads.is_empty() && !is_waiting && !self.is_lost
+        self.reread == self.ordered && !self.is_lost
     }
 
     /// Whether there is nothing to do.
@@ -85,8 +115,22 @@ impl Copier {
         is_free && self.copy.is_none() && self.rereads.is_empty()
     }
 
+    /// The range of that number is in the stream up to there.
+    fn advance(&mut self, turn: u64, at: u64) {
+        let Some((_, range)) = self.rereads.pop_front() else {
+            return;
+        };
+        if at < range.end_bytes() {
+            self.rereads
+                .push_front((turn, Range::new(at, range.end_bytes())));
+        } else {
+            self.reread = turn;
+        }
+    }
+
     fn give_up_rereads(&mut self) {
         self.rereads.clear();
+        self.reread = self.ordered;
         self.is_lost = true;
     }
 }
@@ -134,29 +178,27 @@ impl World {
         }
         let size_bytes = self.mix.volumes[volume] as u64 * SECTOR_BYTES as u64;
         let chunk_bytes = self.mix.chunk_bytes;
-        let piece = if let Some(range) = tapped.copier.rereads.pop_front() {
-            let end = range.end_bytes().min(range.start_bytes() + chunk_bytes);
-            if end < range.end_bytes() {
-                tapped
-                    .copier
-                    .rereads
-                    .push_front(Range::new(end, range.end_bytes()));
-            }
-            let range = Range::new(range.start_bytes(), end);
-            Piece { range, run: None }
-        } else if let Some((run, at)) = tapped.copier.copy {
-            if tap.ring.usage().permille() >= 500 {
-                let _ = tap.ring.try_reclaim();
-                if tap.ring.usage().permille() >= 500 {
-                    return 2 * MS;
-                }
-            }
-            let range = Range::new(at, (at + chunk_bytes).min(size_bytes));
-            let run = Some(run);
-            Piece { range, run }
-        } else {
+        let copier = &tapped.copier;
+        let next = copier
+            .rereads
+            .front()
+            .map(|(turn, range)| (Task::Reread(*turn), *range));
+        let rest = |(run, at)| (Task::Copy(run), Range::new(at, size_bytes));
+        let Some((task, range)) = next.or_else(|| copier.copy.map(rest)) else {
             return 0;
         };
+        let end = range.end_bytes().min(range.start_bytes() + chunk_bytes);
+        let piece = Piece {
+            range: Range::new(range.start_bytes(), end),
+            task,
+        };
+        let is_hurried = copier.is_hurried && matches!(task, Task::Reread(_));
+        let wanted_bytes = piece.range.length_bytes() as u32;
+        if !has_room(&tap.ring, wanted_bytes, is_hurried) {
+            tapped.copier.wanted_bytes = Some(wanted_bytes);
+            return 2 * MS;
+        }
+        tapped.copier.wanted_bytes = None;
         if is(Bug::CopyWithoutRange) {
             let mut bytes = vec![0; piece.range.length_bytes() as usize];
             self.source.disks[volume].read(piece.range.start_bytes(), &mut bytes);
@@ -228,10 +270,17 @@ impl World {
             return 0;
         };
         let copier = &mut tap.volumes[volume].copier;
-        let is_current = piece.run.is_none() || copier.copy.map(|(run, _)| run) == piece.run;
-        match (captured, piece.run) {
-            (Captured::Done, None) => self.reached.reach(Probe::RangeReread),
-            (Captured::Done, Some(run)) if is_current => {
+        let is_current = match piece.task {
+            Task::Copy(run) => copier.copy.is_some_and(|copy| copy.0 == run),
+            Task::Reread(turn) => copier.rereads.front().is_some_and(|it| it.0 == turn),
+        };
+        match (captured, piece.task) {
+            _ if !is_current => {}
+            (Captured::Done, Task::Reread(turn)) => {
+                copier.advance(turn, piece.range.end_bytes());
+                self.reached.reach(Probe::RangeReread);
+            }
+            (Captured::Done, Task::Copy(run)) => {
                 let mut at = piece.range.end_bytes();
                 if is(Bug::CopyEndsEarly) && at + chunk_bytes >= size_bytes {
                     at = size_bytes;
@@ -241,24 +290,32 @@ impl World {
                     self.tell_core(CoreEvent::Copied { index, run });
                 }
             }
-            (Captured::NoRoom, None) => {
-                copier.rereads.push_front(piece.range);
-                return 2 * MS;
-            }
-            (Captured::NoRoom, Some(_)) => return 2 * MS,
-            (Captured::Closed, None) => copier.give_up_rereads(),
-            (Captured::Closed, Some(_)) => copier.copy = None,
-            (Captured::Unreadable, None) => {
+            (Captured::NoRoom, _) => return 2 * MS,
+            (Captured::Closed, Task::Reread(_)) => copier.give_up_rereads(),
+            (Captured::Closed, Task::Copy(_)) => copier.copy = None,
+            (Captured::Unreadable, Task::Reread(_)) => {
                 copier.give_up_rereads();
                 let words = "what the disk holds is unknown".into();
                 self.tell_core(CoreEvent::RereadFailed { index, words });
             }
-            (Captured::Unreadable, Some(_)) => {
+            (Captured::Unreadable, Task::Copy(_)) => {
                 self.reached.reach(Probe::ReadFailedInCopy);
                 return 1000 * MS;
             }
-            _ => {}
         }
         0
+    }
+}
+
+/// Whether the ring has room for a chunk, and is empty enough or need not be.
+fn has_room(ring: &Ring, bytes: u32, is_hurried: bool) -> bool {
+    if ring.is_closed() {
+        // Found out by the claim.
+        return true;
+    }
+    let is_free = || (is_hurried || ring.usage().permille() < 500) && ring.has_room(bytes);
+    is_free() || {
+        let _ = ring.try_reclaim();
+        is_free()
     }
 }

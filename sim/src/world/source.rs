@@ -5,8 +5,8 @@ use super::copier::Copier;
 use super::pad::{Pad, Place, QueueHost};
 use super::shipper::Shipper;
 use crate::disk::Sectors;
+use ring::Ring;
 use ring::handoff::ToTap;
-use ring::{Orphan, Ring};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use ublk_tap::device::Parking;
 use ublk_tap::device::simulated::{DiskRequest, Queue, Shared};
-use ublk_tap::group::Core;
+use ublk_tap::group::{Core, Orphans};
 use ublk_tap::ranges::RangeTable;
 use wire::{Incarnation, MemberAction, Name, Stamp, VolumeIndex, VolumeSpec};
 
@@ -63,7 +63,7 @@ pub(super) struct Tap {
     /// Member records that wait for room.
     pub(super) claims: VecDeque<(VolumeIndex, MemberAction, Instant)>,
     /// Records of a dead tap whose ranges are to be read again.
-    pub(super) orphans: Vec<Orphan>,
+    pub(super) orphans: Orphans,
     /// When devices go live although they are not.
     pub(super) recovery_ends: Instant,
     /// Durable at the receiver, as of this turn.
@@ -199,6 +199,29 @@ impl Tap {
     /// Whether every volume's ranges have been read again.
     pub(super) fn is_reread(&self) -> bool {
         self.volumes.iter().all(|tapped| tapped.copier.is_reread())
+    }
+
+    /// Makes void what a dead tap has left, as the stream says what became of it; whether it is
+    /// done without for some.
+    pub(super) fn step_orphans(&mut self, is_late: bool) -> bool {
+        let volumes = &self.volumes;
+        let copier = |index: VolumeIndex| &volumes[usize::from(index.0)].copier;
+        let is_read = |index, turn| copier(index).has_reread(turn);
+        self.orphans.void_read(is_read);
+        let held_up = self.orphans.holds_up(self.safe).filter(|(index, turn)| {
+            let wanted_bytes = copier(*index).wanted_bytes();
+            wanted_bytes.is_some_and(|bytes| !self.ring.has_room(bytes)) && !is_read(*index, *turn)
+        });
+        let is_forgone = match held_up {
+            _ if is_late => self.orphans.forgo(&self.ring, |_| true),
+            Some((index, _)) => self.orphans.forgo(&self.ring, |of| of == index),
+            None => false,
+        };
+        if self.orphans.is_empty() {
+            let volumes = self.volumes.iter_mut();
+            volumes.for_each(|tapped| tapped.copier.hurry(false));
+        }
+        is_forgone
     }
 
     /// Whether nothing is in flight.

@@ -14,8 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use ublk_tap::device::Parking;
-use ublk_tap::group::{Core, CoreEvent, Facts, Output, Place, Start};
-use ublk_tap::ranges::Range;
+use ublk_tap::group::{Core, CoreEvent, Facts, Orphans, Output, Place, Start};
 use wire::member::gap_payload;
 use wire::{Incarnation, Member, MemberAction, Stamp, VolumeIndex};
 
@@ -60,7 +59,7 @@ impl World {
             core: Core::new(Duration::from_nanos(self.mix.park_ns)),
             volumes: volumes.collect(),
             claims: VecDeque::new(),
-            orphans,
+            orphans: Orphans::new(orphans),
             recovery_ends: self.clock.instant() + REREAD_PATIENCE,
             shipper: None,
             mail: VecDeque::new(),
@@ -140,14 +139,13 @@ impl World {
             let words = "the tap was killed while the stream was given up".into();
             return self.tell_core(CoreEvent::GaveUp { words });
         }
-        for orphan in &tap.orphans {
-            let range = Range::of_length(orphan.offset_bytes(), u64::from(orphan.length_bytes()));
-            if !is(Bug::OrphanNotReread) {
-                tap.volumes[usize::from(orphan.volume().0)]
-                    .copier
-                    .reread(range);
-            }
-        }
+        let volumes = &mut tap.volumes;
+        volumes.iter_mut().for_each(|it| it.copier.hurry(true));
+        tap.orphans.order(|index, range| {
+            let copier = &mut volumes[usize::from(index.0)].copier;
+            let is_read = !is(Bug::OrphanNotReread);
+            Some(if is_read { copier.reread(range) } else { 0 })
+        });
     }
 
     /// One turn of the driver.
@@ -276,7 +274,8 @@ impl World {
             Output::Close => {
                 tap.ring.close();
                 tap.ring.set_whole(0);
-                tap.orphans.drain(..).for_each(ring::Orphan::void);
+                tap.orphans.give_up();
+                tap.volumes.iter_mut().for_each(|it| it.copier.hurry(false));
                 tap.parking.kick();
                 tap.claims.clear();
                 self.reached.reach(Probe::StreamGivenUp);
@@ -376,10 +375,13 @@ impl World {
         let Some(tap) = &mut self.source.tap else {
             return;
         };
-        if !tap.orphans.is_empty() && (tap.is_reread() || is(Bug::OrphanNotReread)) {
-            tap.orphans.drain(..).for_each(ring::Orphan::void);
+        if !tap.orphans.is_empty() && tap.step_orphans(now >= tap.recovery_ends) {
+            self.reached.reach(Probe::OrphanForgone);
         }
-        if tap.orphans.is_empty() || now >= tap.recovery_ends {
+        let Some(tap) = &mut self.source.tap else {
+            return;
+        };
+        if tap.orphans.is_empty() {
             for volume in 0..tap.volumes.len() {
                 let Some(tap) = &mut self.source.tap else {
                     return;
@@ -405,7 +407,7 @@ impl World {
                 continue;
             }
             for fault in list.faults {
-                tap.volumes[volume].copier.reread(fault.range);
+                let _turn = tap.volumes[volume].copier.reread(fault.range);
             }
             if list.overflowed {
                 let index = VolumeIndex(volume as u16);

@@ -2,8 +2,10 @@
 //!
 //! One thread per volume. Each chunk is read while its range is held, so the record it becomes is
 //! ordered among the application's writes like one of them (P3, P4), and the range is given back
-//! before anything is waited for (P6). A copy only claims room while the ring is less than half
-//! full; so the application always finds room first.
+//! before anything is waited for (P6). Room is claimed only while the ring is less than half full,
+//! so the application always finds room first; what a dead tap had in flight takes any room while
+//! it is [hurried](Copier::hurry), because the application waits for it. Nothing is read for which
+//! there is no room.
 //!
 //! The chunk is read into memory of the copier's own and copied into the slot: a slot claimed
 //! before a slow disk has answered would hold back every record behind it.
@@ -18,7 +20,7 @@ use crate::disk::Disk;
 use crate::ranges::{Range, RangeTable};
 use ring::Ring;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -90,6 +92,10 @@ struct Shared {
     copied_bytes: AtomicU64,
     /// How many of the ranges ordered so far are in the stream, or were given up.
     reread: AtomicU64,
+    /// Ranges take any room there is.
+    is_hurried: AtomicBool,
+    /// Room the range in hand has not found, in bytes; zero if it needs none.
+    wanted_bytes: AtomicU32,
     /// A range was given up since the last copy began.
     is_reread_lost: AtomicBool,
     /// What holds the copy up, in words.
@@ -133,10 +139,30 @@ impl Copier {
         self.shared.wanted.store(0, Ordering::Release);
     }
 
-    /// Reads a range again whose write failed, before it goes on with a copy.
-    pub fn reread(&self, range: Range) {
-        self.rereads_ordered.fetch_add(1, Ordering::AcqRel);
+    /// Reads a range again whose write failed, before it goes on with a copy; ranges are read in
+    /// the order of the numbers returned.
+    pub fn reread(&self, range: Range) -> u64 {
+        let turn = self.rereads_ordered.fetch_add(1, Ordering::AcqRel) + 1;
         self.order(Order::Reread(range));
+        turn
+    }
+
+    /// Whether all of the range of that number is in the stream.
+    pub fn has_reread(&self, turn: u64) -> bool {
+        // In this order: what was given up is said to be lost before it is counted.
+        let is_counted = self.shared.reread.load(Ordering::Acquire) >= turn;
+        is_counted && !self.shared.is_reread_lost.load(Ordering::Acquire)
+    }
+
+    /// Whether ranges read again take any room there is: while no device takes writes.
+    pub fn hurry(&self, is_hurried: bool) {
+        self.shared.is_hurried.store(is_hurried, Ordering::Release);
+    }
+
+    /// Room in bytes that the range in hand has looked for and not found.
+    pub fn wanted_bytes(&self) -> Option<u32> {
+        let wanted = self.shared.wanted_bytes.load(Ordering::Acquire);
+        Some(wanted).filter(|bytes| *bytes > 0)
     }
 
     /// Where the ranges ordered so far stand.

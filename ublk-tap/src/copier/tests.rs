@@ -119,7 +119,7 @@ impl Place {
 }
 
 #[track_caller]
-fn eventually(what: &str, is_so: impl Fn() -> bool) {
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < Duration::from_secs(60), "never: {what}");
@@ -199,6 +199,73 @@ fn a_copy_leaves_half_the_ring_to_the_application() {
 }
 
 #[test]
+fn what_is_read_again_leaves_half_the_ring_to_the_application_unless_that_waits_for_it() {
+    let size = 64 * CHUNK_BYTES;
+    let place = place(size, 4 << 20);
+    place.write(0, &pattern(size as usize, 3));
+    let turn = place.copier.reread(Range::new(0, size));
+    eventually("it looks for room", || {
+        place.copier.wanted_bytes() == Some(CHUNK_BYTES as u32)
+    });
+    let usage = place.ring.usage();
+    let most = usage.capacity_bytes / 2 + CHUNK_BYTES;
+    assert!(usage.used_bytes <= most, "{usage:?}");
+    assert!(place.ranges.is_idle() && place.ring.has_room(CHUNK_BYTES as u32));
+    place.copier.hurry(true);
+    eventually("it takes what there is", || {
+        !place.ring.has_room(CHUNK_BYTES as u32)
+    });
+    assert!(!place.copier.has_reread(turn));
+    let mut image = image(size);
+    eventually("all of it is read", || {
+        place.take(&mut image);
+        place.copier.has_reread(turn)
+    });
+    assert_eq!(place.copier.wanted_bytes(), None);
+    place.take(&mut image);
+    assert!(image.bytes == content(place.file.path()));
+}
+
+#[test]
+fn nothing_is_read_for_which_there_is_no_room() {
+    let size = 16 * CHUNK_BYTES;
+    let place = place(size, 2 << 20);
+    place.copier.hurry(true);
+    place.write(0, &pattern(size as usize, 3));
+    place.copier.reread(Range::new(0, size / 2));
+    eventually("the ring is full", || {
+        place.copier.rereads() == Rereads::Done
+    });
+    // Whoever reads here now fails.
+    place.file.as_file().set_len(size / 2).unwrap();
+    place.copier.reread(Range::new(size / 2, size));
+    eventually("it looks for room", || {
+        place.copier.wanted_bytes().is_some()
+    });
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(place.copier.rereads(), Rereads::Pending);
+    let said = place.consume(&mut image(size));
+    assert!(matches!(said, CopierSaid::RereadFailed { .. }), "{said:?}");
+}
+
+#[test]
+fn ranges_are_read_again_in_their_order_and_one_that_was_given_up_was_not() {
+    let size = 4 * CHUNK_BYTES;
+    let place = place(size, 2 << 20);
+    let held = place.ranges.admit_blocking(Range::new(4096, 8192));
+    let turns = [(0, 512), (4096, 512), (8192, 512)]
+        .map(|(at, bytes)| place.copier.reread(Range::of_length(at, bytes)));
+    eventually("the first is read", || place.copier.has_reread(turns[0]));
+    assert!(!turns[1..].iter().any(|turn| place.copier.has_reread(*turn)));
+    drop(held);
+    eventually("all are read", || place.copier.has_reread(turns[2]));
+    place.ring.close();
+    let turn = place.copier.reread(Range::new(0, 512));
+    eventually("it is given up", || place.copier.rereads_left() == 0);
+    assert!(!place.copier.has_reread(turn));
+}
+
+#[test]
 fn a_copy_waits_for_the_write_that_holds_its_range_and_reads_what_it_wrote() {
     let size = CHUNK_BYTES;
     let place = place(size, 2 << 20);
@@ -222,6 +289,7 @@ fn a_cancelled_copy_ends_and_the_next_one_starts_from_the_start() {
     place.copier.copy(1);
     eventually("it has begun", || place.ring.captured() > Stamp::ZERO);
     place.copier.cancel();
+    place.copier.hurry(true);
     // What is read again comes after the chunk in hand, and before the next one.
     place.copier.reread(Range::new(0, 512));
     eventually("it is past that chunk", || {

@@ -16,9 +16,11 @@ use std::time::Duration;
 
 /// Bytes read at once.
 pub(super) const CHUNK_BYTES: u64 = 256 << 10;
-/// A copy claims room only while the ring is less full than this.
+/// Room is claimed only while the ring is less full than this.
 const PACE_PERMILLE: u64 = 500;
-/// How often a copy that waits for room looks again.
+/// Any ring is less full than this.
+const HURRIED_PERMILLE: u64 = 1001;
+/// How often it looks again for room.
 const PACE_INTERVAL: Duration = Duration::from_millis(2);
 /// How long a copy leaves a range alone that could not be read; doubled up to the most.
 const TROUBLE_MIN: Duration = Duration::from_secs(1);
@@ -100,27 +102,24 @@ impl<T: Fn(CopierSaid)> Worker<T> {
         let Some(copy) = &self.copy else {
             return Duration::ZERO;
         };
-        if !self.has_room() {
-            return PACE_INTERVAL;
-        }
         let (run, at) = (copy.run, copy.at);
         let end = (at + CHUNK_BYTES).min(self.config.disk.size_bytes());
         self.step_copy(run, Range::new(at, end))
     }
 
-    /// Whether the ring is empty enough for a copy.
-    fn has_room(&self) -> bool {
+    /// Whether the ring has room for a chunk, and is empty enough.
+    fn has_room(&self, bytes: u32, permille_max: u64) -> bool {
         let ring = &self.config.ring;
-        if ring.usage().permille() < PACE_PERMILLE {
-            return true;
+        let is_free = || ring.usage().permille() < permille_max && ring.has_room(bytes);
+        is_free() || {
+            // What is wrong with the shipper is the group's business.
+            let _ = ring.try_reclaim();
+            is_free()
         }
-        // What is wrong with the shipper is the group's business.
-        let _ = ring.try_reclaim();
-        ring.usage().permille() < PACE_PERMILLE
     }
 
     fn step_copy(&mut self, run: u64, chunk: Range) -> Duration {
-        match self.capture(chunk) {
+        match self.capture(chunk, PACE_PERMILLE) {
             Captured::Done => {
                 self.advance(run, chunk.end_bytes());
                 Duration::ZERO
@@ -159,7 +158,17 @@ impl<T: Fn(CopierSaid)> Worker<T> {
     fn step_reread(&mut self, range: Range) -> Duration {
         let end = range.end_bytes().min(range.start_bytes() + CHUNK_BYTES);
         let piece = Range::new(range.start_bytes(), end);
-        match self.capture(piece) {
+        let permille_max = match self.shared.is_hurried.load(Ordering::Acquire) {
+            true => HURRIED_PERMILLE,
+            false => PACE_PERMILLE,
+        };
+        let captured = self.capture(piece, permille_max);
+        let wanted = match captured {
+            Captured::NoRoom => length_of(piece),
+            _ => 0,
+        };
+        self.shared.wanted_bytes.store(wanted, Ordering::Release);
+        match captured {
             Captured::Done if end < range.end_bytes() => {
                 self.rereads.push_front(Range::new(end, range.end_bytes()));
                 Duration::ZERO
@@ -198,9 +207,15 @@ impl<T: Fn(CopierSaid)> Worker<T> {
         self.shared.reread.fetch_add(count as u64, Ordering::AcqRel);
     }
 
-    /// Makes a record of what the disk holds in `range`.
-    fn capture(&mut self, range: Range) -> Captured {
-        let length = u32::try_from(range.length_bytes()).expect("a chunk is small");
+    /// Makes a record of what the disk holds in `range`, in a ring that is less full than that.
+    fn capture(&mut self, range: Range, permille_max: u64) -> Captured {
+        let length = length_of(range);
+        if self.config.ring.is_closed() {
+            return Captured::Closed;
+        }
+        if !self.has_room(length, permille_max) {
+            return Captured::NoRoom;
+        }
         let held = self.config.ranges.admit_blocking(range);
         let bytes = &mut self.buffer[..length as usize];
         if let Err(error) = self.config.disk.read_at(bytes, range.start_bytes()) {
@@ -260,6 +275,10 @@ fn next(inbox: &Receiver<Order>, is_idle: bool, pause: Duration) -> Result<Optio
         Err(RecvTimeoutError::Timeout) => Ok(None),
         Err(RecvTimeoutError::Disconnected) => Err(Gone),
     }
+}
+
+fn length_of(chunk: Range) -> u32 {
+    u32::try_from(chunk.length_bytes()).expect("a chunk is small")
 }
 
 fn unreadable(range: Range, error: &io::Error) -> String {

@@ -312,7 +312,7 @@ impl Driver {
     fn close(&mut self, now: Instant) {
         let last = self.ring.close();
         self.ring.set_whole(0);
-        self.void_orphans();
+        self.give_up_orphans();
         self.parking.kick();
         self.claims.clear();
         self.lost_since.get_or_insert(now);
@@ -469,7 +469,8 @@ impl Driver {
         let is_waited_for = !self.barriers.is_empty()
             || !self.removals.is_empty()
             || !self.adding.is_empty()
-            || !self.claims.is_empty();
+            || !self.claims.is_empty()
+            || self.has_orphans();
         let is_busy = self.ring.captured() > self.ring.acked() || self.core.mode() != Mode::Async;
         match () {
             () if !self.parking.is_empty() => TURN_PARKED,

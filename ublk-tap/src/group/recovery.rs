@@ -1,22 +1,23 @@
 //! Going on where a dead tap stopped: its stream, its volumes, its devices.
 //!
-//! First the ranges are read again for which nobody knows what the disk has done; only then the
-//! records of the dead tap are void and the settle mark passes them. The devices go live when that
-//! is done, so that the application does not take the room it needs, or after a bounded time. A
-//! volume that was whole goes on without a copy; any other joins again before its device takes
-//! writes.
+//! The ranges are read again for which nobody knows what the disk has done; each record of the dead
+//! tap is void, and the settle mark passes it, when its own range is in the stream. The devices go
+//! live when none is left, so that the application does not take the room it needs. What is left
+//! after a bounded time, or finds no room at all, is void without, and its volume not whole until
+//! it is read ([`Orphans`]). A volume that was whole goes on without a copy; any other joins again
+//! before its device takes writes.
 
 use super::core::{CoreEvent, Start};
 use super::driver::{Driver, PendingClaim};
 use super::front::FrontKind;
+use super::orphans::Orphans;
 use super::roster::Roster;
 use super::tapped::Tapped;
 use super::volume::Place;
-use crate::copier::Rereads;
+use crate::copier::{Copier, Rereads};
 use crate::device::Shape;
 use crate::disk::Disk;
 use crate::failure::Failure;
-use crate::ranges::Range;
 use ring::Orphan;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,14 +83,14 @@ pub struct Reopened {
 
 /// A recovery under way.
 pub(super) struct Recovering {
-    orphans: Vec<Orphan>,
+    orphans: Orphans,
     /// Volumes whose devices wait for the ranges to be read.
     waiting: Vec<VolumeIndex>,
     deadline: Instant,
     give_up: Box<dyn Fn(&Failure) + Send>,
 }
 
-/// How long the devices wait for ranges to be read again.
+/// How long the devices wait for ranges to be read again. What is left then is read meanwhile.
 const REREAD_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Driver {
@@ -117,7 +118,7 @@ impl Driver {
             }
         }
         self.recovering = Some(Recovering {
-            orphans,
+            orphans: Orphans::new(orphans),
             waiting: Vec::new(),
             deadline: now + REREAD_PATIENCE,
             give_up,
@@ -154,24 +155,61 @@ impl Driver {
 
     /// Takes the recovery under way one step further.
     pub(super) fn step_recovery(&mut self, now: Instant) {
-        let Some(recovering) = &self.recovering else {
-            return;
-        };
-        let mut rereads = self.tapped.values().map(Tapped::rereads);
-        // A range that cannot be read gives the stream up, and that makes its orphan void.
-        let is_read = rereads.all(|rereads| rereads == Rereads::Done);
-        let is_late = now >= recovering.deadline;
-        if is_read {
-            self.void_orphans();
+        if self.has_orphans() {
+            self.step_orphans(now);
         }
-        let Some(recovering) = &mut self.recovering else {
+        let Some(recovering) = self.recovering.as_mut() else {
             return;
         };
-        if recovering.orphans.is_empty() || is_late {
+        if recovering.orphans.is_empty() {
             for index in std::mem::take(&mut recovering.waiting) {
                 self.start_device(index);
             }
         }
+    }
+
+    /// Whether a record of a dead tap is still open.
+    pub(super) fn has_orphans(&self) -> bool {
+        let mut recovering = self.recovering.iter();
+        recovering.any(|recovering| !recovering.orphans.is_empty())
+    }
+
+    fn step_orphans(&mut self, now: Instant) {
+        let Some(recovering) = &mut self.recovering else {
+            return;
+        };
+        let orphans = &mut recovering.orphans;
+        let copier = |index| self.tapped.get(&index).and_then(|it| it.copier.as_ref());
+        // A range that cannot be read gives the stream up, and that makes its orphan void.
+        let is_read = |index, turn| copier(index).is_some_and(|it| it.has_reread(turn));
+        let finds_no_room = |index| {
+            let wanted_bytes = copier(index).and_then(Copier::wanted_bytes);
+            wanted_bytes.is_some_and(|bytes| !self.ring.has_room(bytes))
+        };
+        let mut is_less = orphans.void_read(is_read);
+        if now >= recovering.deadline {
+            is_less |= orphans.forgo(&self.ring, |_| true);
+        } else if let Some((index, turn)) = orphans.holds_up(self.safe)
+            && finds_no_room(index)
+            && !is_read(index, turn)
+        {
+            is_less |= orphans.forgo(&self.ring, |of| of == index);
+        }
+        if is_less {
+            self.orphans_went();
+        }
+    }
+
+    fn orphans_went(&self) {
+        self.ring.notify_consumer();
+        if !self.has_orphans() {
+            self.hurry_copiers(false);
+        }
+    }
+
+    fn hurry_copiers(&self, is_hurried: bool) {
+        let copiers = self.tapped.values().filter_map(|it| it.copier.as_ref());
+        copiers.for_each(|copier| copier.hurry(is_hurried));
     }
 
     /// Whether no device of a dead tap is held back.
@@ -194,25 +232,18 @@ impl Driver {
         is_recovering
     }
 
-    /// What the dead tap's writes may have done is in the stream, or the stream is given up.
-    pub(super) fn void_orphans(&mut self) {
-        let Some(recovering) = &mut self.recovering else {
-            return;
-        };
-        if recovering.orphans.is_empty() {
-            return;
+    /// The stream is given up, and with it what the dead tap's writes may have done.
+    pub(super) fn give_up_orphans(&mut self) {
+        if let Some(recovering) = &mut self.recovering {
+            recovering.orphans.give_up();
+            self.orphans_went();
         }
-        for orphan in recovering.orphans.drain(..) {
-            orphan.void();
-        }
-        self.ring.notify_consumer();
     }
 
     /// Notes in the ring which volumes need no copy if we die now. What the dead tap has noted
     /// stands while its orphans do: a successor finds them too.
     pub(super) fn note_whole(&self) {
-        let is_open = |it: &Recovering| !it.orphans.is_empty();
-        if self.recovering.as_ref().is_some_and(is_open) {
+        if self.has_orphans() {
             return;
         }
         let is_whole = |(index, tapped): (&VolumeIndex, &Tapped)| {
@@ -258,15 +289,15 @@ impl Driver {
         }
     }
 
-    fn reread_orphans(&self) {
-        let orphans = self.recovering.iter().flat_map(|it| &it.orphans);
-        for orphan in orphans {
-            let (at, bytes) = (orphan.offset_bytes(), u64::from(orphan.length_bytes()));
-            let tapped = self.tapped.get(&orphan.volume());
-            if let Some(copier) = tapped.and_then(|tapped| tapped.copier.as_ref()) {
-                copier.reread(Range::of_length(at, bytes));
-            }
-        }
+    fn reread_orphans(&mut self) {
+        self.hurry_copiers(self.has_orphans());
+        let Some(recovering) = &mut self.recovering else {
+            return;
+        };
+        recovering.orphans.order(|index, range| {
+            let copier = self.tapped.get(&index)?.copier.as_ref()?;
+            Some(copier.reread(range))
+        });
     }
 
     /// They died with the tap while they came or went.

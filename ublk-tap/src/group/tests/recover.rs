@@ -4,7 +4,7 @@ use super::world::{Host, PATIENCE, Tap, eventually};
 use crate::control::GroupStatus;
 use crate::state::Rest;
 use std::mem::forget;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use wire::{MemberAction, TimeMark};
 
@@ -12,7 +12,11 @@ const SIZE: usize = 3 << 20;
 const AT: u64 = 1 << 20;
 
 fn whole(host: &Host, tap: &Tap, volume: &str) -> PathBuf {
-    let disk = host.disk(&format!("{volume}.img"), SIZE, 3);
+    whole_of_size(host, tap, volume, SIZE)
+}
+
+fn whole_of_size(host: &Host, tap: &Tap, volume: &str, size_bytes: usize) -> PathBuf {
+    let disk = host.disk(&format!("{volume}.img"), size_bytes, 3);
     tap.add(&disk, volume).unwrap();
     tap.wait_mode("async");
     tap.barrier(PATIENCE).unwrap();
@@ -269,5 +273,97 @@ fn a_device_that_gets_no_stable_name_goes_on_and_serves_without() {
     tap.barrier(PATIENCE).unwrap();
     host.assert_equal("data", &disk);
     tap.remove(None, false).unwrap();
+    tap.end();
+}
+
+#[test]
+fn more_than_half_of_the_ring_in_flight_is_read_again_and_costs_no_copy() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    let device = host.fronts.device("data");
+    for n in 0..5_u64 {
+        forget(device.begin(n << 19, &[2; 512 << 10]));
+        device.change_behind(n << 19, &[2; 4096]);
+    }
+    tap.die();
+    let tap = host.successor(&[("data", &disk)]);
+    goes_on_without_a_copy(&host, tap, &disk);
+}
+
+#[test]
+fn a_ring_full_of_what_was_in_flight_is_read_again_and_costs_no_copy() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    let in_flight = fill_with_writes_in_flight(&host);
+    assert!(in_flight > 100, "the ring was nearly empty: {in_flight}");
+    tap.die();
+    let tap = host.successor(&[("data", &disk)]);
+    goes_on_without_a_copy(&host, tap, &disk);
+}
+
+#[test]
+fn a_discard_in_flight_that_is_larger_than_the_ring_is_read_again_and_costs_no_copy() {
+    let host = Host::new();
+    let tap = host.tap();
+    let size = 3 * host.settings.ring_bytes as usize;
+    let disk = whole_of_size(&host, &tap, "data", size);
+    let device = host.fronts.device("data");
+    forget(device.begin_discard(0, size as u32));
+    // As far as the disk came with it.
+    device.change_behind(0, &[0; 1 << 20]);
+    tap.die();
+    let tap = host.successor(&[("data", &disk)]);
+    goes_on_without_a_copy(&host, tap, &disk);
+}
+
+#[test]
+fn a_death_before_all_that_was_in_flight_is_read_again_costs_a_copy_where_the_ring_has_no_room() {
+    let host = Host::new();
+    let tap = host.tap();
+    let disk = whole(&host, &tap, "data");
+    fill_with_writes_in_flight(&host);
+    host.fronts.device("data").change_behind(AT, &[2; 4096]);
+    host.site.stalls.store(true, Ordering::Release);
+    tap.die();
+    let tap = host.successor(&[("data", &disk)]);
+    wait_served(&tap);
+    tap.die();
+    host.site.stalls.store(false, Ordering::Release);
+    let tap = host.successor(&[("data", &disk)]);
+    wait_served(&tap);
+    let status = tap.wait_mode("async");
+    assert_eq!(status.volumes[0].copies, 2);
+    tap.barrier(PATIENCE).unwrap();
+    host.assert_equal("data", &disk);
+    tap.remove(None, false).unwrap();
+    tap.end();
+}
+
+/// Writes in flight that take all the ring has; how many.
+fn fill_with_writes_in_flight(host: &Host) -> usize {
+    let device = host.fronts.device("data");
+    let begun = (0..SIZE as u64 / 16384).map_while(|n| device.try_begin(n * 16384, &[2; 16384]));
+    let begun: Vec<_> = begun.collect();
+    let count = begun.len();
+    begun.into_iter().for_each(forget);
+    count
+}
+
+fn goes_on_without_a_copy(host: &Host, tap: Tap, disk: &Path) {
+    wait_served(&tap);
+    tap.barrier(PATIENCE).unwrap();
+    host.assert_equal("data", disk);
+    let status = tap.status();
+    assert_eq!(
+        (status.volumes[0].copies, status.mode.as_str()),
+        (1, "async")
+    );
+    eventually("it is whole again", || tap.ring.whole() == 1);
+    host.fronts.device("data").write(AT, &[3; 8192]);
+    tap.barrier(PATIENCE).unwrap();
+    host.assert_equal("data", disk);
+    assert!(tap.remove(None, false).unwrap().clean);
     tap.end();
 }

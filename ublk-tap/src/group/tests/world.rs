@@ -681,10 +681,23 @@ impl Fake {
 
     /// A write the disk has yet to answer for.
     pub(super) fn begin(&self, at: u64, bytes: &[u8]) -> Filled {
-        let mut claim = self.ring.claim(bytes.len() as u32, clock::now()).unwrap();
-        claim.payload_mut().copy_from_slice(bytes);
+        self.try_begin(at, bytes).expect("the ring has room")
+    }
+
+    /// The same, if the ring has room.
+    pub(super) fn try_begin(&self, at: u64, bytes: &[u8]) -> Option<Filled> {
         let length = bytes.len() as u32;
+        let mut claim = self.ring.claim(length, clock::now()).ok()?;
+        claim.payload_mut().copy_from_slice(bytes);
         let filled = claim.fill(RecordFields::write(self.index, at, length, false));
+        self.ring.notify_consumer();
+        Some(filled)
+    }
+
+    /// A discard the disk has yet to answer for.
+    pub(super) fn begin_discard(&self, at: u64, length_bytes: u32) -> Filled {
+        let claim = self.ring.claim(0, clock::now()).unwrap();
+        let filled = claim.fill(RecordFields::discard(self.index, at, length_bytes));
         self.ring.notify_consumer();
         filled
     }
