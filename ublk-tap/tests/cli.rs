@@ -326,6 +326,10 @@ fn sizes_no_device_can_have_are_refused() {
     };
     add(&["--queues", "0"], "queues is 0");
     add(&["--depth", "5000"], "depth is 5000");
+    add(
+        &["--frontend", "nbd", "--depth", "1"],
+        "over NBD it must be 2 or more",
+    );
     add(&["--frontend", "floppy"], "nbd");
     let long = "x".repeat(64);
     host.refused(

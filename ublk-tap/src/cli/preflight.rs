@@ -6,7 +6,7 @@ use crate::disk::Disk;
 use crate::failure::{Exit, Failure};
 use crate::group::clerk::{check_disk, of_device, of_disk, of_state};
 use crate::group::{FrontKind, Fronts, HostFronts};
-use crate::settings::{Dirs, Enrolment, Settings, Span, check_ring, check_shape, check_socket};
+use crate::settings::{Dirs, Enrolment, Settings, Span, check_nbd, check_ring, check_shape};
 use crate::shipper::{Account, Program};
 use crate::state::{State, StateFile, kept_path};
 use std::io::Read;
@@ -40,7 +40,7 @@ pub(super) fn check(dirs: &Dirs, args: &AddArgs, disk: &Path) -> Result<(), Fail
     check_shape(queues, depth).map_err(Failure::usage)?;
     if args.frontend == FrontKind::Nbd {
         let socket = dirs.nbd_socket(&args.group, &args.volume);
-        check_socket(&socket).map_err(Failure::usage)?;
+        check_nbd(&socket, depth).map_err(Failure::usage)?;
     }
     kept_path(disk).map_err(Failure::usage)?;
     let question = check_own(dirs, args, disk)?;

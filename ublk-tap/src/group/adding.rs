@@ -13,7 +13,7 @@ use crate::control::{self, AddRequest, Reply, ReplyTo};
 use crate::copier::{Copier, CopierConfig};
 use crate::device::{DeviceConfig, NbdPlace, Shape};
 use crate::failure::Failure;
-use crate::settings::{ByteSize, check_shape, check_socket};
+use crate::settings::{ByteSize, check_nbd, check_shape};
 use crate::state::Rest;
 use ring::handoff::Volumes;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl Driver {
         check_shape(shape.queues, shape.depth).map_err(Failure::usage)?;
         if request.frontend == FrontKind::Nbd {
             let socket = self.dirs.nbd_socket(group, &volume);
-            check_socket(&socket).map_err(Failure::usage)?;
+            check_nbd(&socket, shape.depth).map_err(Failure::usage)?;
         }
         Ok((volume, shape))
     }

@@ -186,8 +186,15 @@ pub fn check_shape(queues: u16, depth: u16) -> Result<(), String> {
     Ok(())
 }
 
-/// Why nobody could connect to a socket at `path`, in words.
-pub fn check_socket(path: &Path) -> Result<(), String> {
+/// Why a volume cannot be served over NBD at `path` with so many requests in flight, in words.
+pub fn check_nbd(path: &Path, depth: u16) -> Result<(), String> {
+    if depth < 2 {
+        return Err(
+            "depth is 1, over NBD it must be 2 or more: a write that waits would keep the \
+                    reads waiting"
+                .into(),
+        );
+    }
     let length = path.as_os_str().len();
     if length <= SOCKET_PATH_BYTES_MAX {
         return Ok(());

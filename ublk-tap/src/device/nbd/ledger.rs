@@ -2,8 +2,9 @@
 //!
 //! A request larger than a record is cut into parts, each a request of the worker with a tag, a range
 //! and a record of its own; it is answered when all have ended, with the first error if there was one.
-//! Reads and changes wait for a tag in lines of their own and neither can have all tags: a change
-//! that waits for room in the ring never keeps a read from the disk (P6).
+//! Reads and changes wait for a tag in lines of their own, which take turns, and neither can have all
+//! tags: a change that waits for room in the ring never keeps a read from the disk (P6). Where there
+//! is one tag only, it can; `add` refuses that.
 
 use super::payload::{Payload, Pool};
 use super::requests::Io;
@@ -21,6 +22,8 @@ pub(super) struct Ledger {
     /// Places of requests not all of whose parts have a tag yet.
     reads: Lane,
     changes: Lane,
+    /// The last tag was given to a read.
+    is_changes_turn: bool,
     part_bytes: u32,
     ended: VecDeque<Ended>,
 }
@@ -73,6 +76,7 @@ impl Ledger {
             tags: (0..depth).rev().collect(),
             reads: Lane::default(),
             changes: Lane::default(),
+            is_changes_turn: false,
             part_bytes,
             ended: VecDeque::new(),
         }
@@ -99,17 +103,21 @@ impl Ledger {
 
     /// The next part, if it is anybody's turn and there is a tag.
     pub(super) fn begin(&mut self) -> Option<u16> {
-        // What one kind may have leaves a quarter to the other.
-        let most = self.parts.len() - self.parts.len() / 4;
-        let turn = |lane: &Lane| !lane.waiting.is_empty() && lane.tags < most;
-        let lane = if turn(&self.reads) {
-            &mut self.reads
-        } else if turn(&self.changes) {
-            &mut self.changes
-        } else {
-            return None;
+        // What one kind may have leaves a quarter to the other, but for an only tag.
+        let count = self.parts.len();
+        let most = (count - (count / 4).max(1)).max(1);
+        let may = |lane: &Lane| !lane.waiting.is_empty() && lane.tags < most;
+        let is_read = match (may(&self.reads), may(&self.changes)) {
+            (false, false) => return None,
+            (true, true) => !self.is_changes_turn,
+            (may_read, _) => may_read,
         };
         let tag = self.tags.pop()?;
+        self.is_changes_turn = is_read;
+        let lane = match is_read {
+            true => &mut self.reads,
+            false => &mut self.changes,
+        };
         let place = *lane.waiting.front().expect("it is somebody's turn");
         lane.tags += 1;
         let flight = self.flights[usize::from(place)].as_mut();

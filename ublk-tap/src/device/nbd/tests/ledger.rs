@@ -90,6 +90,43 @@ fn changes_that_wait_leave_tags_for_reads_and_the_other_way_round() {
 }
 
 #[test]
+fn the_shallowest_connection_leaves_a_tag_for_reads_and_one_for_changes() {
+    for depth in 2..=5 {
+        for (first, second) in [(Op::Discard, Op::Read), (Op::Read, Op::Discard)] {
+            let mut ledger = Ledger::new(depth, PART);
+            for cookie in 0..8 {
+                ledger.enter(cookie, io(first, cookie * 4096, 4096), None);
+            }
+            while ledger.begin().is_some() {}
+            ledger.enter(99, io(second, 0, 4096), None);
+            let tag = ledger.begin();
+            assert!(tag.is_some(), "depth {depth}: {first:?} holds all tags");
+        }
+    }
+}
+
+#[test]
+fn reads_without_end_do_not_starve_a_change_nor_changes_a_read() {
+    for depth in 1..=5 {
+        for (endless, lonely) in [(Op::Read, Op::Discard), (Op::Discard, Op::Read)] {
+            let mut ledger = Ledger::new(depth, PART);
+            for cookie in 0..8 {
+                ledger.enter(cookie, io(endless, cookie * 4096, 4096), None);
+            }
+            ledger.enter(99, io(lonely, 0, 4096), None);
+            let mut ended = Vec::new();
+            for cookie in 100..108 {
+                let tags: Vec<u16> = std::iter::from_fn(|| ledger.begin()).collect();
+                tags.iter().for_each(|tag| ledger.end(*tag, 0));
+                ended.extend(std::iter::from_fn(|| ledger.take_ended()).map(|it| it.cookie));
+                ledger.enter(cookie, io(endless, 0, 4096), None);
+            }
+            assert!(ended.contains(&99), "depth {depth}: {lonely:?} starves");
+        }
+    }
+}
+
+#[test]
 fn zeroes_are_cut_where_a_record_ends_and_a_flush_has_no_length() {
     let mut ledger = Ledger::new(2, PART);
     ledger.enter(1, io(Op::Zero, 0, u32::MAX - 4095), None);
