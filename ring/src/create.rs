@@ -225,7 +225,10 @@ pub(crate) fn open_read_only(dir: &OwnedFd, file: &File) -> io::Result<File> {
     Ok(File::from(read_only))
 }
 
-/// A page that nobody can shrink: touching it never faults, whatever the shipper does to it.
+/// A page that nobody can shrink, so touching it is never a bus error. Its memory can be freed by
+/// whoever maps it to write (`MADV_REMOVE`, against which there is no seal): the next touch waits for
+/// a new page of zeroes, which is then found to be a violation. The filter of the shipper's system
+/// calls refuses it.
 fn new_page() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let page = fs::memfd_create("ublk-tap-consumer", flags)?;

@@ -60,7 +60,6 @@ const PLAIN: &[c_long] = &[
     libc::SYS_shutdown,
     // Memory.
     libc::SYS_brk,
-    libc::SYS_madvise,
     libc::SYS_mremap,
     libc::SYS_munmap,
     // Threads.
@@ -114,6 +113,9 @@ const WRITING: c_int = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
 const THREAD: c_int = libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND;
 /// The low bits of a socket's type; the others are flags.
 const TYPE_MASK: c_int = 0xf;
+/// What an allocator says about its memory. Above all not `MADV_REMOVE`: it takes away the page the
+/// tap shares with us, seals and all, and the tap's threads would have to wait for a new one.
+const ADVICE: [c_int; 3] = [libc::MADV_DONTNEED, libc::MADV_FREE, libc::MADV_HUGEPAGE];
 const FCNTL_COMMANDS: [c_int; 6] = [
     libc::F_DUPFD_CLOEXEC,
     libc::F_GETFD,
@@ -181,6 +183,9 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
     let both = || masked(libc::PROT_WRITE | libc::PROT_EXEC);
     for one in [0, libc::PROT_WRITE, libc::PROT_EXEC] {
         allow(libc::SYS_mmap, &[(2, both(), one)])?;
+    }
+    for advice in ADVICE {
+        allow(libc::SYS_madvise, &[(2, Eq, advice)])?;
     }
     allow(libc::SYS_mprotect, &[(2, masked(libc::PROT_EXEC), 0)])?;
     allow(libc::SYS_clone, &[(0, masked(THREAD), THREAD)])?;

@@ -126,6 +126,23 @@ fn memory_that_was_written_is_not_run() {
     });
 }
 
+#[test]
+fn memory_shared_with_the_tap_is_not_taken_away() {
+    filtered(|| {
+        let memory = memmap2::MmapMut::map_anon(1 << 20).unwrap();
+        assert!(memory.advise(memmap2::Advice::HugePage).is_ok());
+        // Any advice but the allocator's, hence also that one, which only unsafe code can give.
+        for advice in [memmap2::Advice::WillNeed, memmap2::Advice::DontDump] {
+            assert!(is_refused(memory.advise(advice)), "{advice:?}");
+        }
+        assert!(!ADVICE.contains(&libc::MADV_REMOVE));
+        let large = |bytes: usize| vec![1_u8; bytes].iter().map(|byte| u64::from(*byte)).sum();
+        let sums = (1..20).map(|n| std::thread::spawn(move || large(n << 20)));
+        let sums: Vec<u64> = sums.map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(sums[18], 19 << 20, "what the allocator asks for is allowed");
+    });
+}
+
 /// Calls that have no safe wrapper here, or that nobody has, are not in the list under any condition.
 #[test]
 fn what_would_lead_out_is_not_in_the_list() {
