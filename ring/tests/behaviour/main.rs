@@ -8,3 +8,4 @@ mod hostile;
 mod recover;
 mod stream;
 mod stress;
+mod wake;
