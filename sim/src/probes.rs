@@ -52,6 +52,7 @@ probes! {
     CutInRecovery = "the receiver lost power while it recovered",
     JournalFailed = "the journal failed",
     TargetFailed = "a target refused a write",
+    StepNotBegun = "there was no room for a step of the base",
     BaseMovedInMidst = "a restarted receiver found the base between two points",
     SegmentFreed = "a segment of the journal was freed",
     JournalFull = "the journal was full",

@@ -170,7 +170,7 @@ impl Worker {
         let ahead = self.ahead.take();
         let loaded = match ahead.filter(|(changes, _)| *changes == step.changes) {
             Some((_, loaded)) => loaded,
-            None => self.load(step.changes).map_err(damage)?,
+            None => self.load(step.changes).map_err(not_loaded)?,
         };
         if let Some(heading) = &step.heading {
             self.commit(heading)?;
@@ -210,6 +210,14 @@ impl Worker {
 
 fn failed(error: impl std::fmt::Display) -> JobOutcome {
     JobOutcome::Failed(error.to_string())
+}
+
+/// Nothing was committed for the step: whatever is wrong, the base is where it was.
+fn not_loaded(error: ApplyError) -> JobOutcome {
+    match damage(error) {
+        JobOutcome::Target(reason) => JobOutcome::NotBegun(reason),
+        other => other,
+    }
 }
 
 fn damage(error: ApplyError) -> JobOutcome {

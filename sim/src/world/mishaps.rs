@@ -87,9 +87,12 @@ impl World {
                 self.site.store.arm(calls, StoreFault::Refused);
             }
             Fault::RefuseTarget => {
-                let writes = self.dice.roll(4);
+                let writes = self.dice.roll(5);
                 let volume = self.dice.roll(self.site.targets.len() as u64) as usize;
-                self.site.targets[volume].arm(writes, TargetFault::Refused);
+                match writes {
+                    4 => self.site.is_pool_full = true,
+                    _ => self.site.targets[volume].arm(writes, TargetFault::Refused),
+                }
             }
             Fault::DamageBatch => self.links.damages = true,
             Fault::StepSourceClock => {
@@ -150,7 +153,7 @@ impl World {
         }
         self.site.store.heal();
         self.site.targets.iter().for_each(Target::heal);
-        self.site.cut_in_step = None;
+        (self.site.cut_in_step, self.site.is_pool_full) = (None, false);
         self.links.damages = false;
         let now = self.clock.now_ns;
         self.links.mute_ns = self.links.mute_ns.min(now);

@@ -144,7 +144,10 @@ pub enum JobOutcome {
         /// In words.
         reason: String,
     },
-    /// A target does not take writes; what it holds of the step is not known.
+    /// A target cannot take the step; nothing of it was committed or written.
+    NotBegun(String),
+    /// A target does not take writes; what it holds of the step is not known, nor whether the
+    /// horizon was committed.
     Target(String),
     /// The targets were opened anew, but for those of these volumes.
     Reopened(Vec<(Name, Unopened)>),

@@ -20,6 +20,7 @@
 //! Does not: check identities (the session layer did, P13), verify payloads, write.
 
 mod base;
+mod committed;
 mod event;
 mod facts;
 mod hello;
@@ -47,6 +48,7 @@ use crate::catalog::{Lane, StreamState};
 use crate::journal::{Durable, Entry};
 use crate::points::{Points, Wanted};
 use base::Holds;
+use committed::Committed;
 use hello::Greeting;
 use meeting::Meeting;
 use session::Session;
@@ -73,8 +75,10 @@ pub struct Group {
     points: Points,
     /// Oldest first. The base is in the first, or about to change over to it.
     streams: VecDeque<Stream>,
-    /// What the catalog says.
+    /// Where the base is, and where it is headed: what its targets may hold.
     base: StreamState,
+    /// How far the catalog is known to let it go: nothing is written beyond.
+    committed: Committed,
     session: Option<Session>,
     greeting: Option<Greeting>,
     job: Option<Job>,

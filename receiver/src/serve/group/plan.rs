@@ -51,7 +51,9 @@ impl Group {
     /// The state to commit before the base sets out for `end`, if it is not on its way there.
     fn heading(&self, end: Stamp) -> Option<StreamState> {
         if end <= self.base.horizon {
-            return None;
+            // After a step that failed, once more: it may not have come to that.
+            let known = self.committed.covers(&self.base);
+            return (!known).then(|| self.base.clone());
         }
         let stream = self.streams.front()?;
         let horizon = self.history(stream).point_from(end);

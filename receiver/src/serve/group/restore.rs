@@ -1,6 +1,7 @@
 //! A group as it was left: what the catalog says, and what the journal holds.
 
 use super::base::Holds;
+use super::committed::Committed;
 use super::event::Output;
 use super::meeting::Meeting;
 use super::stream::Stream;
@@ -153,6 +154,7 @@ impl Restored {
             volumes: self.volumes,
             points,
             streams: VecDeque::from(streams),
+            committed: Committed::of(&self.base),
             base: self.base,
             session: None,
             greeting: None,

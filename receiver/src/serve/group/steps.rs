@@ -1,5 +1,6 @@
 //! Moving the base: through the streams in order, step by step.
 
+use super::committed::Committed;
 use super::event::{Job, JobOutcome, Now, Output};
 use super::stream::{Ending, Milestone, Stream};
 use super::{Group, STEP_INTERVAL};
@@ -215,6 +216,14 @@ impl Group {
     }
 
     fn start(&mut self, job: Job) {
+        if let Job::Step(step) = &job {
+            assert!(
+                self.committed.allows(step),
+                "{:?} does not allow {:?}",
+                self.committed,
+                step.reached
+            );
+        }
         self.job = Some(job.clone());
         self.out.push_back(Output::Job(job));
     }
@@ -258,6 +267,7 @@ impl Group {
         match outcome {
             JobOutcome::Done => self.job_done(job),
             JobOutcome::Damaged { at, reason } => self.damaged(at, reason),
+            JobOutcome::NotBegun(reason) => self.target_failed(now, None, reason),
             JobOutcome::Target(reason) => {
                 let step = match job {
                     Job::Step(step) => Some(step),
@@ -281,9 +291,13 @@ impl Group {
         self.window.forget_goal();
         match job {
             Job::Reopen => {}
-            Job::Commit(state) => self.base = state,
+            Job::Commit(state) => {
+                self.committed = Committed::of(&state);
+                self.base = state;
+            }
             Job::Step(step) => {
                 self.targets.took_a_step();
+                self.committed = Committed::of(&step.reached);
                 self.base = step.reached;
                 let (incarnation, applied) = (self.base.incarnation, self.base.applied);
                 if let Some(stream) = self.streams.front_mut() {

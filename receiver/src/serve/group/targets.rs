@@ -49,10 +49,10 @@ impl Group {
         ))
     }
 
-    /// A target failed in the middle of a step.
+    /// A target failed in the middle of a step, or, without one, before it was begun.
     pub(super) fn target_failed(&mut self, now: Now, step: Option<Step>, reason: String) {
         if let Some(heading) = step.and_then(|step| step.heading) {
-            // Committed or not: the targets may hold some of it.
+            // Committed or not, which the next step sees to: the targets may hold some of it.
             self.base = heading;
             self.window.forget_goal();
         }

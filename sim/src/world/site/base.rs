@@ -42,6 +42,10 @@ impl World {
         self.plant_in_step(&mut step);
         let cut = self.site.cut_in_step.take();
         let daemon = self.site.daemon.as_mut()?;
+        if std::mem::take(&mut self.site.is_pool_full) {
+            self.reached.reach(Probe::StepNotBegun);
+            return Some(JobOutcome::NotBegun("the pool is full".into()));
+        }
         let mut reader = StoreReader(self.site.store.clone());
         let loaded = match daemon
             .applier
@@ -63,6 +67,7 @@ impl World {
             let volume = self.dice.roll(self.site.targets.len() as u64) as usize;
             self.site.targets[volume].arm(writes - 1, TargetFault::PowerCut);
         }
+        self.check_horizon(&step.reached);
         let applied = self.site.daemon.as_mut()?.applier.apply(loaded);
         if self.site.targets.iter().any(Target::is_off) {
             return self.die_in_step();
@@ -78,6 +83,19 @@ impl World {
         }
         self.commit_state(step.reached);
         Some(JobOutcome::Done)
+    }
+
+    /// What is about to be written was announced.
+    fn check_horizon(&mut self, reached: &StreamState) {
+        self.checks += 1;
+        let known = self.site.catalog.clone().unwrap_or_default();
+        let is_known = known.incarnation == reached.incarnation && known.horizon == reached.horizon;
+        // With a bug planted there the words are to come from what the targets hold.
+        if !is_known && !is(Bug::HeadingSkipped) && !is(Bug::FoldAcrossPoint) {
+            self.fail(format!(
+                "P10: the base is written for {reached:?}, committed is {known:?}"
+            ));
+        }
     }
 
     fn die_in_step(&mut self) -> Option<JobOutcome> {

@@ -32,6 +32,8 @@ pub(in crate::world) struct Site {
     pub(in crate::world) slowness: u64,
     /// The receiver dies in the next step, there.
     pub(in crate::world) cut_in_step: Option<u64>,
+    /// There is no room for the next step, which is found before it is begun.
+    pub(in crate::world) is_pool_full: bool,
     /// Lowest free numbers.
     pub(in crate::world) next_session: SessionId,
     pub(in crate::world) next_stream: u64,
@@ -76,6 +78,7 @@ impl Site {
             daemon: None,
             slowness: 1,
             cut_in_step: None,
+            is_pool_full: false,
             next_session: 0,
             next_stream: 1,
             durable: BTreeMap::new(),

@@ -9,7 +9,7 @@ mod stories;
 mod upkeep;
 mod window;
 
-use super::{Event, HoldId, Output, SessionId};
+use super::{Event, HoldId, Job, JobOutcome, Output, SessionId};
 use crate::catalog::PointRecord;
 use crate::control::At;
 use crate::points::any_counts;
@@ -112,7 +112,8 @@ impl World {
             82..90 => self.site.work(),
             90..94 => self.connect(),
             94 => self.source.hang_up(),
-            95..97 if !self.paired => self.crash_site(),
+            95 if !self.paired => self.crash_site(),
+            96 => self.fail_target(),
             97 => self.beat(),
             98 => self.toggle_hold(),
             99 if !self.paired && self.dice.roll(3) == 0 => {
@@ -221,6 +222,23 @@ impl World {
         self.begin_again(kept);
     }
 
+    /// A target fails in the waiting step, or before it is begun.
+    fn fail_target(&mut self) {
+        if !matches!(self.site.job, Some(Job::Step(_))) {
+            return;
+        }
+        let (reach, pattern) = (self.dice.roll(3), self.dice.roll(1 << 6));
+        self.site.die_working(reach, |volume, block| {
+            pattern >> (volume * BLOCKS + block) & 1 == 1
+        });
+        let reason = "no space left".to_owned();
+        let outcome = match reach == 0 && self.dice.roll(2) == 0 {
+            true => JobOutcome::NotBegun(reason),
+            false => JobOutcome::Target(reason),
+        };
+        self.site.tell(Event::Job(outcome));
+    }
+
     /// What is left when the receiver dies now.
     fn die(&mut self) -> Kept {
         let reach = self.dice.roll(4);
@@ -293,7 +311,8 @@ impl World {
             );
             return;
         };
-        self.had_point = true;
+        // Restarted, it may find again in the journal what was removed.
+        self.had_point |= !self.removed;
         let truth = self.source.history[&point.incarnation.counter][point.stamp.0 as usize];
         for volume in 0..VOLUMES {
             let held = state

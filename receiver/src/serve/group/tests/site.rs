@@ -291,6 +291,13 @@ impl Site {
     }
 
     fn write(&mut self, step: &Step, wrote: impl Fn(usize, usize) -> bool) {
+        let catalog = self.kept.catalog.clone().unwrap_or_default();
+        assert!(
+            catalog.incarnation == step.reached.incarnation
+                && catalog.horizon == step.reached.horizon,
+            "P10: written for {:?}, committed is {catalog:?}",
+            step.reached
+        );
         for (volume, changes) in &step.changes {
             let volume = usize::from(*volume == name(1));
             let mut after: BTreeMap<usize, u32> = BTreeMap::new();

@@ -306,3 +306,40 @@ fn a_base_that_ended_between_two_points_is_held_for_nobody() {
     world.copy_all();
     assert_eq!(world.site.kept.base, world.source.truth);
 }
+
+#[test]
+fn nothing_is_written_under_a_horizon_that_may_not_have_been_committed() {
+    for outcome in [JobOutcome::Target, JobOutcome::NotBegun] {
+        let mut world = begun();
+        world.write_and_settle(2);
+        assert!(matches!(world.site.job, Some(Job::Step(_))));
+        // The pool is full, which is found before anything is committed.
+        let before = world.site.kept.catalog.clone();
+        world.site.die_working(0, |_, _| false);
+        world
+            .site
+            .tell(Event::Job(outcome("the pool is full".into())));
+        assert_eq!(world.site.kept.catalog, before);
+        // There is room now, and the same step is made again: writing it checks its horizon.
+        world.site.now.up += Duration::from_secs(60);
+        world.rest();
+        assert_eq!(world.mode(), "async");
+        assert_eq!(world.site.kept.base, world.source.truth);
+    }
+}
+
+#[test]
+fn a_step_that_was_not_begun_leaves_the_base_where_it_can_be_held() {
+    let mut world = begun();
+    let point = world.point();
+    world.write_and_settle(2);
+    world.site.die_working(0, |_, _| false);
+    let full = "the pool is full".to_owned();
+    world.site.tell(Event::Job(JobOutcome::NotBegun(full)));
+    assert_eq!(world.mode(), "behind");
+    world.hold = Some(1);
+    world.site.tell(Event::Hold(1, name(0), At::Oldest));
+    let held =
+        |output: &Output| matches!(output, Output::Held(1, Ok(at)) if Some(at.stamp) == point);
+    assert!(world.site.other.iter().any(held), "{:?}", world.site.other);
+}
