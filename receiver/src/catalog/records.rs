@@ -162,7 +162,8 @@ pub struct StreamState {
     pub horizon: Stamp,
     /// Records up to here are in the base, synced. It is at a point only when this is the horizon.
     pub applied: Stamp,
-    /// Highest time mark noted; never goes back, over incarnations either.
+    /// Highest time mark of what is applied; never goes back, over incarnations either. All that is
+    /// not applied yet lies above it.
     pub last_mark: TimeMark,
     /// The newest complete point: what the base holds once it has reached the horizon.
     pub point: Option<PointRecord>,

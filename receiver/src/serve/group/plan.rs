@@ -8,7 +8,7 @@ use crate::fold::{Change, Effect, Extent, Fold, FoldError, STEP_DATA_BYTES_MAX};
 use crate::intake::Slot;
 use crate::points::counts_as;
 use std::collections::BTreeMap;
-use wire::{Name, RecordKind, Stamp, VolumeSpec};
+use wire::{Name, RecordKind, Stamp, TimeMark, VolumeSpec};
 
 /// What is left of the records of a step, by volume.
 type Changes = Vec<(Name, Vec<Extent>)>;
@@ -30,10 +30,19 @@ impl Group {
             heading,
             reached: StreamState {
                 applied: end,
+                last_mark: self.last_mark_at(end),
                 ..horizon
             },
             next,
         })
+    }
+
+    /// The highest mark there is up to `end` of the stream the base is in. That of a horizon which
+    /// is not reached yet is none of them: a start lifts all above what is applied above it.
+    fn last_mark_at(&self, end: Stamp) -> TimeMark {
+        let stream = self.streams.front();
+        let here = stream.map(|stream| stream.intake.mark_at(end));
+        self.base.last_mark.max(here.unwrap_or_default())
     }
 
     /// The step up to `limit`, and what the one behind it changes if that is full as well.
@@ -64,7 +73,6 @@ impl Group {
         let milestone = self.milestone_in(stream, horizon);
         Some(StreamState {
             horizon,
-            last_mark: self.base.last_mark.max(stream.intake.mark_at(horizon)),
             point: milestone.point,
             volumes: milestone.states,
             ..self.base.clone()

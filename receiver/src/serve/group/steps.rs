@@ -98,7 +98,10 @@ impl Group {
     /// The base is between two points and what would take it to the next is gone.
     pub(super) fn lose_base(&mut self, reason: &str) {
         self.points.reset(reason);
-        self.base.point = None;
+        if let Some(point) = self.base.point.take() {
+            // What comes anew is marked later than what was said of it.
+            self.base.last_mark = self.base.last_mark.max(point.mark);
+        }
         self.base.volumes.clear();
     }
 

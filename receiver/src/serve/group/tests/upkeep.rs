@@ -343,3 +343,21 @@ fn a_step_that_was_not_begun_leaves_the_base_where_it_can_be_held() {
         |output: &Output| matches!(output, Output::Held(1, Ok(at)) if Some(at.stamp) == point);
     assert!(world.site.other.iter().any(held), "{:?}", world.site.other);
 }
+
+#[test]
+fn a_step_cut_short_leaves_the_times_of_its_records_as_they_were() {
+    let mut world = begun();
+    world.write_and_settle(4);
+    let marks = |world: &World| -> Vec<TimeMark> {
+        let stream = world.site.group.streams.front().unwrap();
+        let applied = world.site.group.base.applied;
+        let stamps = (0..5).map(|nth| Stamp(applied.0 + nth));
+        stamps.map(|stamp| stream.intake.mark_at(stamp)).collect()
+    };
+    let before = marks(&world);
+    world.site.die_working(1, |_, _| false);
+    world.restart();
+    let base = &world.site.group.base;
+    assert!(base.applied < base.horizon);
+    assert_eq!(marks(&world), before);
+}
