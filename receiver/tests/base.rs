@@ -8,7 +8,7 @@ use receiver::apply::{Applier, ApplyError, PayloadError, PayloadSource, UringDis
 use receiver::catalog::{Catalog, StreamState, TargetRecord, VolumeRecord};
 use receiver::fold::{ByteRange, Change, Effect, RecordAt};
 use receiver::target::{
-    self, LayoutKind, NewTarget, NewVolume, OpenTarget, TargetError, VolumeReader,
+    self, Layout, LayoutKind, NewTarget, NewVolume, OpenTarget, TargetError, VolumeReader,
 };
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -312,7 +312,7 @@ fn a_write_the_system_refuses_fails_the_group_and_stays_failed() {
     };
     let disk = Box::new(UringDisk::spawn(open).unwrap());
     let mut applier = Applier::new();
-    let layout = record.layout().unwrap();
+    let layout = Layout::new(4 << 20, 1).unwrap();
     applier.add_disks(record.name.clone(), layout, SECTOR as u32, vec![disk]);
 
     let steps = (0..100).map(|index| Step {

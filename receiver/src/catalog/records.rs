@@ -68,8 +68,8 @@ impl VolumeRecord {
         }
     }
 
-    /// How it lies on its targets by rule.
-    pub fn layout(&self) -> Result<Layout, LayoutError> {
+    /// How it lies on its targets by rule; a pool lies by its map.
+    fn layout(&self) -> Result<Layout, LayoutError> {
         Layout::new(self.size_bytes, self.targets.len())
     }
 

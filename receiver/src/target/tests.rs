@@ -275,7 +275,7 @@ fn a_striped_volume_reads_back_and_exports_as_it_was_laid_out() {
     let paths = ["a", "b", "c"].map(|name| dir.path().join(name));
     let size_bytes = 7 * MIB + 1536;
     let record = added("db/wal", &new(size_bytes, &paths), &[]);
-    let layout = record.layout().unwrap();
+    let layout = Layout::new(size_bytes, paths.len()).unwrap();
     let mut volume = vec![0; size_bytes as usize];
     for (index, byte) in volume.iter_mut().enumerate().skip(2 << 20) {
         *byte = (index / 512 % 251) as u8;

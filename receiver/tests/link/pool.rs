@@ -15,12 +15,17 @@ fn export(site: &Site) -> Vec<u8> {
 
 fn pooled(targets: &[&str]) -> Site {
     let mut site = Site::ready();
-    let add = ["volume", "add", "pg/data", "--source", "db1", "--size"];
-    let size = format!("{VOLUME_BYTES}");
-    let rest = ["--layout", "pool", "--target"];
-    site.ok(&[&add[..], &[&size], &rest, targets].concat());
+    add_pool(&site, &VOLUME_BYTES.to_string(), targets);
     site.start();
     site
+}
+
+fn add_pool(site: &Site, size: &str, targets: &[&str]) {
+    let add = [
+        "volume", "add", "pg/data", "--source", "db1", "--size", size,
+    ];
+    let rest = ["--layout", "pool", "--target"];
+    site.ok(&[&add[..], &rest, targets].concat());
 }
 
 #[test]
@@ -104,5 +109,18 @@ fn what_a_pool_cannot_be_made_of_is_refused_in_one_line_and_leaves_nothing() {
         assert_eq!(output.status.code(), Some(code), "{more:?}: {said}");
         assert!(said.contains(words), "{more:?}: {said}");
         assert!(!site.path("a.img").exists(), "{more:?}");
+    }
+}
+
+#[test]
+fn a_sound_pool_is_found_sound_whatever_its_size_and_number_of_targets() {
+    for (size, targets) in [
+        ("10MiB", &["a.img=2MiB"][..]),
+        ("1MiB", &["a.img=1MiB", "b.img=3MiB"]),
+    ] {
+        let site = Site::ready();
+        add_pool(&site, size, targets);
+        let text = site.ok(&["fsck"]);
+        assert!(text.ends_with("nothing is wrong\n"), "{size}: {text}");
     }
 }
