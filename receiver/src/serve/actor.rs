@@ -3,7 +3,7 @@
 use super::group::{Event, Group, HoldId, JobOutcome, Now, Output, SessionId};
 use super::hub::Hub;
 use super::line::Line;
-use super::messages::{Handle, Held, Told, Work};
+use super::messages::{Handle, Held, Removed, Told, Work};
 use super::room::Room;
 use crate::clock::wall_clock;
 use crate::journal::{Batch, Entry};
@@ -30,7 +30,7 @@ struct Actor {
     begun: Instant,
     sessions: BTreeMap<SessionId, Arc<Line>>,
     holds: BTreeMap<HoldId, SyncSender<Held>>,
-    removals: BTreeMap<Name, SyncSender<()>>,
+    removals: BTreeMap<Name, SyncSender<Removed>>,
     stop: Option<SyncSender<()>>,
     /// Room of the records being handled: the journal keeps it until they are durable.
     room: Option<Room>,
@@ -234,6 +234,11 @@ impl Actor {
                 }
             }
             Output::Removed(volume) => self.removed(volume),
+            Output::Kept(volume, why) => {
+                if let Some(answer) = self.removals.remove(&volume) {
+                    let _ = answer.try_send(Err(why));
+                }
+            }
             Output::Report(text) => tracing::warn!("{text}"),
             Output::Stopped => self.stopped = true,
         }

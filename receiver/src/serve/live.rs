@@ -73,7 +73,11 @@ impl Daemon for Live {
         let gone = self
             .0
             .ask(&lane, |answer| Told::Remove(volume.volume.clone(), answer));
-        gone.ok_or_else(|| format!("volume {volume} is still being written; try again later"))
+        gone.unwrap_or_else(|| {
+            Err(format!(
+                "volume {volume} is still being written; try again later"
+            ))
+        })
     }
 
     fn points(&self, group: &Name) -> Result<Vec<PointRun>, String> {

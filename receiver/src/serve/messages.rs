@@ -14,6 +14,8 @@ use wire::{Name, RecordHeader, VolumeName};
 
 /// What came of a hold.
 pub(super) type Held = Result<PointRecord, String>;
+/// What came of a removal.
+pub(super) type Removed = Result<(), String>;
 
 /// What a group's actor is told.
 #[derive(Debug)]
@@ -36,8 +38,8 @@ pub enum Told {
     Points(SyncSender<Vec<PointRun>>),
     /// The next records between the base and the point that is held.
     Page(u64, Option<Cursor>, SyncSender<Option<Page>>),
-    /// The volume is to be forgotten; answered when it is not touched any more.
-    Remove(Name, SyncSender<()>),
+    /// The volume is to be forgotten; answered when it is not touched any more, or is kept.
+    Remove(Name, SyncSender<Removed>),
     /// Come to rest, answer, and end.
     Stop(SyncSender<()>),
 }
@@ -50,7 +52,7 @@ pub(super) enum Work {
     /// Open the targets of a volume.
     Add(Box<VolumeRecord>, SyncSender<Result<(), Unopened>>),
     /// Close them.
-    Remove(VolumeName, Option<SyncSender<()>>),
+    Remove(VolumeName, Option<SyncSender<Removed>>),
 }
 
 /// How a group is reached.

@@ -102,7 +102,7 @@ impl Worker {
             Work::Remove(volume, answer) => {
                 self.applier.remove(&volume);
                 if let Some(answer) = answer {
-                    let _ = answer.try_send(());
+                    let _ = answer.try_send(Ok(()));
                 }
             }
         }

@@ -4,6 +4,7 @@ use crate::site::Site;
 use crate::source::Source;
 use crate::talk::{assert_image, open};
 use crate::{Dice, run};
+use receiver::control::{Client, Request, Response};
 use std::path::Path;
 use std::time::Duration;
 use wire::Stamp;
@@ -177,5 +178,35 @@ fn a_journal_that_fills_lets_the_oldest_points_go_and_a_kill_anywhere_leaves_the
             bytes["bytes"].as_u64() <= bytes["bytes_max"].as_u64(),
             "{bytes}"
         );
+    });
+}
+
+#[test]
+fn a_volume_that_is_being_exported_is_not_removed() {
+    run(async {
+        let site = Site::serving();
+        let identity = site.enrol("db1").await;
+        let mut source = Source::new(1);
+        source.copy();
+        let mut talk = open(&site, &identity, &source).await;
+        talk.catch_up(&source).await;
+        let mut export = Client::connect(&site.path("receiver/control.sock")).unwrap();
+        let hold = Request::Hold {
+            volume: "pg/data".into(),
+            at: None,
+        };
+        let held = export.ask(&hold).unwrap();
+        assert!(matches!(held, Response::Held { .. }), "{held:?}");
+        let remove = ["volume", "remove", "pg/data", "--confirm", "pg/data"];
+        let refused = site.command(&remove).output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(3), "{said}");
+        assert!(said.contains("is being exported"), "{said}");
+        assert_eq!(site.group()["connected"], true, "nothing was changed");
+        drop(export);
+        site.eventually("it is removed once the export has ended", || {
+            site.command(&remove).output().unwrap().status.success()
+        })
+        .await;
     });
 }

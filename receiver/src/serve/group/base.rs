@@ -25,6 +25,13 @@ impl Holds {
         self.held.remove(&hold);
     }
 
+    /// Someone waits to hold the volume, or does.
+    fn has(&self, volume: &Name) -> bool {
+        let asked = self.asked.values().map(|(name, _)| name);
+        let mut all = asked.chain(self.held.values().map(|(name, _)| name));
+        all.any(|name| name == volume)
+    }
+
     /// Someone waits for the base to rest, or holds it.
     pub(super) fn any(&self) -> bool {
         !self.asked.is_empty() || !self.held.is_empty()
@@ -77,8 +84,14 @@ impl Group {
         Some(self.page(volume, *point, after))
     }
 
-    /// The volume is forgotten as soon as no step writes it.
+    /// The volume is forgotten as soon as no step writes it; not while someone reads it.
     pub(super) fn remove(&mut self, volume: Name) {
+        if self.holds.has(&volume) {
+            let why = "is being exported; let that end, then try again";
+            let why = format!("volume {}/{volume} {why}", self.name);
+            self.out.push_back(Output::Kept(volume, why));
+            return;
+        }
         let announced = self.current().is_some_and(|stream| {
             stream
                 .intake

@@ -174,6 +174,8 @@ pub enum Output {
     Held(HoldId, Result<PointRecord, String>),
     /// The volume is no longer touched.
     Removed(Name),
+    /// The volume is not forgotten, in words.
+    Kept(Name, String),
     /// An operator should hear of this.
     Report(String),
     /// The base rests for good.

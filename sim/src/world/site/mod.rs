@@ -220,7 +220,7 @@ impl World {
             Output::End(session, reason) => self.end_session(session, &reason),
             held @ Output::Held(..) => daemon.held.push(held),
             Output::Report(text) => self.line(|| format!("site: {text}")),
-            Output::Removed(_) | Output::Stopped => {}
+            Output::Removed(_) | Output::Kept(..) | Output::Stopped => {}
         }
     }
 

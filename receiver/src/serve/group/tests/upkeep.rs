@@ -176,7 +176,7 @@ fn a_target_that_fails_in_a_step_does_not_stop_the_journal_and_catches_up_when_i
 fn records_of_a_volume_that_is_registered_anew_with_another_size_are_not_for_it() {
     let mut world = begun();
     world.hold = Some(1);
-    world.site.tell(Event::Hold(1, name(0), At::Newest));
+    world.site.tell(Event::Hold(1, name(1), At::Newest));
     world.source.write(0, 0, false);
     world.source.write(1, 1, false);
     world.flow();
@@ -360,4 +360,29 @@ fn a_step_cut_short_leaves_the_times_of_its_records_as_they_were() {
     let base = &world.site.group.base;
     assert!(base.applied < base.horizon);
     assert_eq!(marks(&world), before);
+}
+
+#[test]
+fn a_volume_that_is_held_is_not_removed_and_its_records_stay_part_of_the_image() {
+    let mut world = begun();
+    world.site.tell(Event::Hold(1, name(1), At::Newest));
+    world.site.other.clear();
+    world.source.write(0, 0, false);
+    world.flow();
+    world.hold = Some(2);
+    world.site.tell(Event::Hold(2, name(0), At::Newest));
+    world.site.other.clear();
+    world.site.tell(Event::Removing(name(0)));
+    let said = world.site.other.last();
+    let kept = matches!(said, Some(Output::Kept(_, why)) if why.contains("exported"));
+    assert!(kept, "{said:?}");
+    let page = world.site.group.held_page(2, None).unwrap();
+    assert_eq!(page.patches.len(), 1, "all of it");
+    assert!(world.source.session().is_some() && world.site.ended.is_empty());
+    world.release();
+    world.site.tell(Event::Release(1));
+    world.site.other.clear();
+    world.site.tell(Event::Removing(name(0)));
+    let gone = |output: &Output| *output == Output::Removed(name(0));
+    assert!(world.site.other.iter().any(gone), "{:?}", world.site.other);
 }
