@@ -13,7 +13,7 @@ use crate::control::JournalPlace;
 use crate::journal::{Durable, Facts, Journal, Sink};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use wire::journal::StreamNumber;
 /// How long a group may take to come to rest at a clean stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// How long an answer of a group's actor may take.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The switchboard.
 #[derive(Debug)]
@@ -208,6 +208,27 @@ impl Hub {
         answered.recv_timeout(ANSWER_PATIENCE).ok()
     }
 
+    /// The same, of something that takes its time: when that is up it is withdrawn, and what has
+    /// come of it by then is the answer.
+    pub(super) fn ask_or_withdraw<T>(
+        &self,
+        group: &Lane,
+        question: impl FnOnce(SyncSender<T>) -> Told,
+        (patience, withdrawal): (Duration, Event),
+    ) -> Option<T> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        if !self.tell(group, question(answer)) {
+            return None;
+        }
+        match answered.recv_timeout(patience) {
+            Err(RecvTimeoutError::Timeout) => {
+                self.tell(group, Told::Event(withdrawal));
+                answered.recv_timeout(patience).ok()
+            }
+            answer => answer.ok(),
+        }
+    }
+
     /// What the journal says of the stream goes to this group.
     pub(super) fn own(&self, stream: StreamNumber, group: &Lane) {
         lock(&self.owners).insert(stream, group.clone());
@@ -349,6 +370,29 @@ mod tests {
         };
         hub.enter(lane, Handle { tell, work }, threads);
         told
+    }
+
+    #[test]
+    fn what_takes_too_long_is_withdrawn_and_the_answer_says_what_became_of_it() {
+        let (_dir, hub) = hub();
+        let told = enter(&hub, "busy");
+        let lane = hub.lanes_of(&Name::new("busy").unwrap()).remove(0);
+        let volume = Name::new("data").unwrap();
+        let group = std::thread::spawn(move || {
+            let Ok(Told::Remove(asked, answer)) = told.recv() else {
+                panic!("not asked")
+            };
+            let withdrawn = told.recv_timeout(Duration::from_secs(5));
+            let kept = matches!(withdrawn, Ok(Told::Event(Event::Keep(kept))) if kept == asked);
+            answer
+                .try_send(kept.then_some(()).ok_or_else(String::new))
+                .unwrap();
+        });
+        let question = |answer| Told::Remove(volume.clone(), answer);
+        let withdrawal = (Duration::from_secs(1), Event::Keep(volume.clone()));
+        let answer = hub.ask_or_withdraw(&lane, question, withdrawal);
+        group.join().unwrap();
+        assert_eq!(answer, Some(Ok(())), "it was withdrawn, and that was heard");
     }
 
     #[test]

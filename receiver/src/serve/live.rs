@@ -3,7 +3,7 @@
 use super::begin::registered;
 use super::combined::{View, combine};
 use super::group::{Event, Now};
-use super::hub::Hub;
+use super::hub::{ANSWER_PATIENCE, Hub};
 use super::messages::Told;
 use super::restore;
 use crate::catalog::{Lane, PointRecord, VolumeRecord};
@@ -70,14 +70,13 @@ impl Daemon for Live {
         if self.0.group(&lane).is_none() {
             return Ok(());
         }
-        let gone = self
-            .0
-            .ask(&lane, |answer| Told::Remove(volume.volume.clone(), answer));
-        gone.unwrap_or_else(|| {
-            Err(format!(
-                "volume {volume} is still being written; try again later"
-            ))
-        })
+        let name = &volume.volume;
+        let gone = self.0.ask_or_withdraw(
+            &lane,
+            |answer| Told::Remove(name.clone(), answer),
+            (ANSWER_PATIENCE, Event::Keep(name.clone())),
+        );
+        gone.unwrap_or_else(|| Err(format!("group {} does not answer; see the log", lane.group)))
     }
 
     fn points(&self, group: &Name) -> Result<Vec<PointRun>, String> {

@@ -106,6 +106,17 @@ impl Group {
         self.removing.push(volume);
     }
 
+    /// Whoever wanted it removed waits no longer.
+    pub(super) fn keep(&mut self, volume: Name) {
+        let before = self.removing.len();
+        self.removing.retain(|waiting| *waiting != volume);
+        if self.removing.len() < before {
+            let why = "is still being written; try again later";
+            let why = format!("volume {}/{volume} {why}", self.name);
+            self.out.push_back(Output::Kept(volume, why));
+        }
+    }
+
     /// Removals that waited for the step to end.
     pub(super) fn finish_removing(&mut self) {
         for volume in std::mem::take(&mut self.removing) {

@@ -53,6 +53,8 @@ pub enum Event {
     Added(Name, Registered),
     /// A volume is to be forgotten.
     Removing(Name),
+    /// It is to be kept after all, unless it is forgotten already.
+    Keep(Name),
     /// The base is to rest, and the records above it up to a point of the volume are to stay.
     Hold(HoldId, Name, At),
     /// It need not any more.

@@ -131,6 +131,7 @@ impl Group {
                 self.volumes.insert(volume, registered);
             }
             Event::Removing(volume) => self.remove(volume),
+            Event::Keep(volume) => self.keep(volume),
             Event::Hold(hold, volume, at) => self.holds.ask(hold, volume, at),
             Event::Release(hold) => self.holds.release(hold),
             Event::Cut(cut) => self.hear_cut(cut),

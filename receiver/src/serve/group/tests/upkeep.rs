@@ -386,3 +386,27 @@ fn a_volume_that_is_held_is_not_removed_and_its_records_stay_part_of_the_image()
     let gone = |output: &Output| *output == Output::Removed(name(0));
     assert!(world.site.other.iter().any(gone), "{:?}", world.site.other);
 }
+
+#[test]
+fn a_removal_that_is_withdrawn_while_a_step_is_written_has_no_effect() {
+    let mut world = begun();
+    world.source.write(0, 0, false);
+    world.source.settle(1);
+    world.send();
+    world.site.commit(usize::MAX);
+    world.site.tell(Event::Tick);
+    assert!(world.site.job.is_some(), "a step is being written");
+    world.site.tell(Event::Removing(name(0)));
+    world.site.tell(Event::Keep(name(0)));
+    let said = world.site.other.last();
+    let kept = matches!(said, Some(Output::Kept(_, why)) if why.contains("try again later"));
+    assert!(kept, "{said:?}");
+    world.exchange();
+    world.rest();
+    assert!(world.site.group.volumes.contains_key(&name(0)));
+    assert_eq!(world.site.kept.base, world.source.truth);
+    world.site.tell(Event::Removing(name(0)));
+    world.site.other.clear();
+    world.site.tell(Event::Keep(name(0)));
+    assert_eq!(world.site.other, [], "it is forgotten, and was answered so");
+}
