@@ -223,6 +223,12 @@ impl Daemon for Stopped {
                 volume.group
             ));
         }
+        if !at.is_met_by(point) {
+            return Err(format!(
+                "group {0} retains no such point; `ublk-tap-receiver points {0}` lists them",
+                volume.group
+            ));
+        }
         Ok(Box::new(Still(point)))
     }
 }

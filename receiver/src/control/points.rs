@@ -23,6 +23,17 @@ pub enum At {
     Mark(TimeMark),
 }
 
+impl At {
+    /// Whether this is the point, where there is no other.
+    pub(super) fn is_met_by(self, point: PointRecord) -> bool {
+        match self {
+            Self::Newest | Self::Oldest => true,
+            Self::Stamp(stamp) => point.stamp == stamp,
+            Self::Mark(mark) => point.mark <= mark,
+        }
+    }
+}
+
 impl FromStr for At {
     type Err = String;
 

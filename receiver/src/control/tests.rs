@@ -399,6 +399,27 @@ fn a_stopped_receiver_says_what_the_catalog_knows() {
         operator.answer(&hold, &mut None),
         Response::Held { stamp: 9, .. }
     ));
+    for (at, found) in [
+        ("oldest", true),
+        ("9", true),
+        ("8", false),
+        ("10", false),
+        ("2026-11-21T11:59:59.999999999Z", false),
+        ("2026-11-21T12:00:00Z", true),
+        ("2026-11-21T12:00:01Z", true),
+    ] {
+        let hold = Request::Hold {
+            volume: "db/wal".into(),
+            at: Some(at.into()),
+        };
+        match operator.answer(&hold, &mut None) {
+            Response::Held { stamp: 9, .. } => assert!(found, "{at}"),
+            other => {
+                let (_, text) = refused(other);
+                assert!(!found && text.contains("no such point"), "{at}: {text}");
+            }
+        }
+    }
     let Response::Status(status) = operator.answer(&Request::Status, &mut None) else {
         panic!()
     };
