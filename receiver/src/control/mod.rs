@@ -27,5 +27,5 @@ pub use points::{At, Cursor, Page, Patch, PointRun};
 pub use server::{CONNECTIONS_MAX, Server};
 pub use status::{
     GroupStatus, JournalStatus, SourceStatus, Status, UNKNOWN_RANGES_SHOWN, UnknownRange,
-    VolumeStatus, iso_8601,
+    VolumeStatus, exact_time, iso_8601,
 };

@@ -3,7 +3,7 @@
 use super::daemon::{Daemon, Hold};
 use super::message::{Request, Response, TargetInfo, VolumeAdd, VolumeInfo};
 use super::points::{At, Cursor};
-use super::status::{SourceStatus, Status, iso_8601};
+use super::status::{SourceStatus, Status, exact_time};
 use crate::catalog::{Catalog, Lane, TargetRecord, TokenRecord, VolumeRecord};
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
@@ -263,7 +263,7 @@ impl Operator {
         *hold = Some(held);
         Ok(Response::Held {
             stamp: point.stamp.0,
-            time: iso_8601(point.mark),
+            time: exact_time(point.mark),
             volume: VolumeInfo::new(&record),
             journal,
         })

@@ -1,6 +1,6 @@
 //! Retained points as operators name and see them, and the records between the base and one.
 
-use super::status::iso_8601;
+use super::status::exact_time;
 use crate::catalog::PointRecord;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -55,7 +55,7 @@ impl fmt::Display for At {
             Self::Newest => f.write_str("newest"),
             Self::Oldest => f.write_str("oldest"),
             Self::Stamp(stamp) => write!(f, "{stamp}"),
-            Self::Mark(mark) => f.write_str(&iso_8601(*mark)),
+            Self::Mark(mark) => f.write_str(&exact_time(*mark)),
         }
     }
 }
@@ -78,11 +78,11 @@ pub struct PointRun {
     pub incarnation: String,
     /// Stamp of the oldest.
     pub first_stamp: u64,
-    /// Its time, ISO 8601.
+    /// Its time, ISO 8601, to the nanosecond: who asks for it gets this very point.
     pub first: String,
     /// Stamp of the newest.
     pub last_stamp: u64,
-    /// Its time, ISO 8601.
+    /// Its time, the same way.
     pub last: String,
     /// How many; zero in a group with several sources, where every time between the two is one, but
     /// for those at which a source had none. Nor are there stamps then.
@@ -95,9 +95,9 @@ impl PointRun {
         Self {
             incarnation: first.incarnation.to_string(),
             first_stamp: first.stamp.0,
-            first: iso_8601(first.mark),
+            first: exact_time(first.mark),
             last_stamp: last.stamp.0,
-            last: iso_8601(last.mark),
+            last: exact_time(last.mark),
             points,
         }
     }
@@ -140,19 +140,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_times_a_run_of_points_shows_name_its_first_and_its_last() {
+        let point = |ns: u64| PointRecord {
+            mark: TimeMark(1_795_262_400_123_456_000 + ns),
+            ..PointRecord::default()
+        };
+        let run = PointRun::new(point(1), point(789), 2);
+        assert_eq!(run.first.parse(), Ok(At::Mark(point(1).mark)));
+        assert_eq!(run.last.parse(), Ok(At::Mark(point(789).mark)));
+    }
+
+    #[test]
     fn a_point_is_named_by_a_word_a_stamp_or_a_time() {
         let mark = TimeMark(1_795_262_400_123_000_000);
         for (text, at) in [
             ("newest", At::Newest),
             ("oldest", At::Oldest),
             ("77", At::Stamp(Stamp(77))),
-            ("2026-11-21T12:00:00.123Z", At::Mark(mark)),
+            ("2026-11-21T12:00:00.123000000Z", At::Mark(mark)),
         ] {
             assert_eq!(text.parse(), Ok(at));
             assert_eq!(at.to_string(), text);
         }
+        assert_eq!("2026-11-21T12:00:00.123Z".parse(), Ok(At::Mark(mark)));
         let offset = "2026-11-21T13:00:00.123+01:00".parse();
         assert_eq!(offset, Ok(At::Mark(mark)));
+        let between = At::Mark(TimeMark(mark.0 + 456_789));
+        assert_eq!(
+            between.to_string().parse(),
+            Ok(between),
+            "to the nanosecond"
+        );
         for bad in ["", "now", "-1", "1.5", "2026-11-21", "99999999999999999999"] {
             assert!(bad.parse::<At>().is_err(), "{bad:?}");
         }

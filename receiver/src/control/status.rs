@@ -147,11 +147,14 @@ pub struct UnknownRange {
 /// Most unknown ranges of a volume that status lists.
 pub const UNKNOWN_RANGES_SHOWN: usize = 16;
 
-const ISO: EncodedConfig = Config::DEFAULT
-    .set_time_precision(TimePrecision::Second {
-        decimal_digits: std::num::NonZeroU8::new(3),
-    })
-    .encode();
+const ISO: EncodedConfig = iso(3);
+const ISO_EXACT: EncodedConfig = iso(9);
+
+const fn iso(decimal_digits: u8) -> EncodedConfig {
+    let decimal_digits = std::num::NonZeroU8::new(decimal_digits);
+    let precision = TimePrecision::Second { decimal_digits };
+    Config::DEFAULT.set_time_precision(precision).encode()
+}
 
 impl GroupStatus {
     /// Says what the newest complete point is: its stamp and mark, at time `now` of the source.
@@ -169,6 +172,15 @@ pub fn iso_8601(mark: TimeMark) -> String {
     text.unwrap_or_else(|| format!("{} ns", mark.0))
 }
 
+/// The same to the nanosecond: it names this mark and no other.
+pub fn exact_time(mark: TimeMark) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(mark.0));
+    let text = time
+        .ok()
+        .and_then(|time| time.format(&Iso8601::<ISO_EXACT>).ok());
+    text.unwrap_or_else(|| format!("{} ns", mark.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +189,7 @@ mod tests {
     fn a_time_mark_is_shown_in_iso_8601() {
         let mark = TimeMark(1_795_262_400_123_456_789);
         assert_eq!(iso_8601(mark), "2026-11-21T12:00:00.123Z");
+        assert_eq!(exact_time(mark), "2026-11-21T12:00:00.123456789Z");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::group::Now;
 use crate::catalog::CutState;
-use crate::control::{GroupStatus, PointRun, iso_8601};
+use crate::control::{GroupStatus, PointRun, exact_time, iso_8601};
 use crate::points::Cut;
 use wire::{Name, TimeMark};
 
@@ -51,8 +51,8 @@ impl View {
             return Vec::new();
         };
         vec![PointRun {
-            first: iso_8601(oldest),
-            last: iso_8601(newest),
+            first: exact_time(oldest),
+            last: exact_time(newest),
             ..PointRun::default()
         }]
     }
@@ -134,7 +134,7 @@ pub(super) fn combine(mut lanes: Vec<GroupStatus>, view: &View, now: Now) -> Gro
             .filter(|_| now.wall > TimeMark(0))
             .map(|mark| seconds(mark, now.wall)),
         held_by: view.held_by(&first.group, &lanes),
-        recoverable_from: view.oldest.map(iso_8601),
+        recoverable_from: view.oldest.map(exact_time),
         window_seconds: view
             .oldest
             .zip(view.newest)
