@@ -1,5 +1,6 @@
 //! Actor: the thread that owns one [`Group`] and carries out what it asks for.
 
+use super::backlog::Backlog;
 use super::group::{Event, Group, HoldId, JobOutcome, Now, Output, SessionId};
 use super::hub::Hub;
 use super::line::Line;
@@ -8,15 +9,14 @@ use super::room::Room;
 use crate::clock::wall_clock;
 use crate::journal::{Batch, Entry};
 use crate::points::Reach;
-use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wire::control::Control;
-use wire::{Name, RecordHeader, VolumeName};
+use wire::{Name, VolumeName};
 
 /// Longest time between two looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
@@ -35,16 +35,12 @@ struct Actor {
     /// Room of the records being handled: the journal keeps it until they are durable.
     room: Option<Room>,
     /// Records that wait until the group takes any; their room bounds them.
-    waiting: VecDeque<Waiting>,
+    backlog: Backlog,
+    /// The group takes no records, as the sessions were told.
+    held_up: bool,
     stopped: bool,
     /// How far it reaches, as the other sources of the group were told.
     reported: Option<Reach>,
-}
-
-struct Waiting {
-    session: SessionId,
-    records: Vec<(RecordHeader, Bytes)>,
-    room: Room,
 }
 
 /// However the thread ends: nobody is left to believe that it listens.
@@ -74,7 +70,8 @@ pub(super) fn spawn(
         removals: BTreeMap::new(),
         stop: None,
         room: None,
-        waiting: VecDeque::new(),
+        backlog: Backlog::default(),
+        held_up: false,
         stopped: false,
         reported: None,
     };
@@ -123,14 +120,12 @@ impl Actor {
         match told {
             Told::Event(event) | Told::Heard(event, _) => self.event(event),
             Told::Records(session, records, room) => {
-                self.waiting.push_back(Waiting {
-                    session,
-                    records,
-                    room,
-                });
+                let up = self.begun.elapsed();
+                self.backlog.push(up, session, records, room);
                 self.take_waiting();
             }
             Told::Attach(session, line) => {
+                line.hold_up(self.held_up);
                 self.sessions.insert(session, line);
             }
             Told::Probe(hello, answer) => {
@@ -164,18 +159,36 @@ impl Actor {
     /// Hands on what waits, in order, as long as the group takes records.
     fn take_waiting(&mut self) {
         while self.group.takes_records()
-            && let Some(next) = self.waiting.pop_front()
+            && let Some((session, records, room)) = self.backlog.take(self.begun.elapsed())
         {
-            self.room = Some(next.room);
-            self.event(Event::Records(next.session, next.records));
+            self.room = Some(room);
+            self.event(Event::Records(session, records));
             self.room = None;
+        }
+        self.hold_up();
+        while let Some(session) = self.backlog.overdue(self.begun.elapsed()) {
+            if let Some(line) = self.sessions.get(&session) {
+                line.end("no records are taken; what was on its way comes again".into());
+            }
+            self.backlog.forget(session);
+        }
+    }
+
+    /// While the group takes no records, none is given room that others could have.
+    fn hold_up(&mut self) {
+        let held_up = !self.group.takes_records();
+        if held_up != self.held_up {
+            self.held_up = held_up;
+            for line in self.sessions.values() {
+                line.hold_up(held_up);
+            }
         }
     }
 
     /// The session is over: what it left waiting would be refused, and takes room from others.
     fn detach(&mut self, session: SessionId) {
         self.sessions.remove(&session);
-        self.waiting.retain(|waiting| waiting.session != session);
+        self.backlog.forget(session);
     }
 
     fn event(&mut self, event: Event) {

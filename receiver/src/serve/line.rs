@@ -33,6 +33,7 @@ struct Waiting {
     said: VecDeque<Control>,
     ack: Option<Ack>,
     end: Option<String>,
+    held_up: bool,
 }
 
 impl Line {
@@ -60,6 +61,17 @@ impl Line {
     pub fn end(&self, reason: String) {
         self.waiting().end.get_or_insert(reason);
         self.wake.notify_waiters();
+    }
+
+    /// Whether the session's batches are to wait before they take room from others.
+    pub fn hold_up(&self, held_up: bool) {
+        self.waiting().held_up = held_up;
+        self.wake.notify_waiters();
+    }
+
+    /// Waits until they need not.
+    pub async fn may_pass(&self) {
+        self.wait(|waiting| (!waiting.held_up).then_some(())).await;
     }
 
     /// Waits for the next thing to do.
@@ -136,6 +148,21 @@ mod tests {
         assert_eq!(line.waiting().said.len(), SAID_MAX);
         let end = run(line.next());
         assert!(matches!(end, Next::End(reason) if reason.contains("does not take")));
+    }
+
+    #[test]
+    fn batches_that_are_held_up_pass_when_they_need_not_wait_any_more() {
+        let line = Line::default();
+        run(line.may_pass());
+        line.hold_up(true);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                line.hold_up(false);
+            });
+            run(line.may_pass());
+        });
+        assert!(!line.waiting().held_up);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! Does not: keep any state of its own beyond the handles of threads and sessions.
 
 mod actor;
+mod backlog;
 mod begin;
 mod combined;
 pub mod group;

@@ -1,14 +1,32 @@
 //! Batches: one unidirectional stream each, read whole, verified, handed on.
 
-use crate::serve::{Hub, Room, Share};
+use crate::serve::{Line, Room, Rooms, Share};
 use bytes::Bytes;
 use link::FrameError;
-use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use wire::{BatchHeader, RECORD_HEADER_BYTES, RecordHeader};
 
-/// Longest a batch that has begun may stand still: until it is whole it takes room from others.
+/// Longest a batch that has begun may stand still: those behind it wait for it.
 const STALL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How the batches of a session come in: one at a time is read, into memory of the session's own;
+/// the others stay in the link's window. Only when it is whole it takes room that all sessions
+/// share: who sends slowly, or nothing, takes none of it.
+pub(super) struct Inlet {
+    turn: Semaphore,
+    share: Share,
+}
+
+impl Inlet {
+    /// Nothing has come in.
+    pub(super) fn new(rooms: &Rooms) -> Self {
+        Self {
+            turn: Semaphore::new(1),
+            share: rooms.share(),
+        }
+    }
+}
 
 /// What a batch was found to be.
 pub(super) enum Found {
@@ -20,8 +38,8 @@ pub(super) enum Found {
 
 /// Reads one batch of `session`. An error ends the session, in words.
 pub(super) async fn read(
-    hub: &Arc<Hub>,
-    share: &Share,
+    (rooms, inlet): (&Rooms, &Inlet),
+    line: &Line,
     session: u64,
     stream: &mut quinn::RecvStream,
 ) -> Result<Found, String> {
@@ -31,9 +49,14 @@ pub(super) async fn read(
         return Ok(Found::Other);
     }
     // Waiting here leaves the bytes in the link's window, and so with the source.
-    let room = hub.rooms().room(share, header.bytes).await;
-    let room = room.ok_or("the receiver is stopping")?;
+    let turn = inlet.turn.acquire().await;
+    let stopping = || "the receiver is stopping".to_owned();
+    let turn = turn.map_err(|_| stopping())?;
     let body = read_body(stream, header.bytes as usize).await?;
+    line.may_pass().await;
+    let room = rooms.room(&inlet.share, header.bytes).await;
+    let room = room.ok_or_else(stopping)?;
+    drop(turn);
     Ok(Found::Records(split(&header, Bytes::from(body))?, room))
 }
 

@@ -5,7 +5,8 @@
 //! group hears of it (P13); records are verified before they are handed on (P9).
 //!
 //! Promises: a fault of a peer ends its connection, in words, and nothing else; what a peer can
-//! make us hold is bounded by the link's windows and by [`crate::serve::INTAKE_BYTES_MAX`] (P11).
+//! make us hold is bounded by the link's windows, one batch per session, and by
+//! [`crate::serve::INTAKE_BYTES_MAX`] (P11).
 
 mod admission;
 mod batch;

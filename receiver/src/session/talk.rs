@@ -4,7 +4,7 @@ use super::{admission, batch};
 use crate::catalog::{Catalog, Lane};
 use crate::foreign::printable;
 use crate::serve::group::{Admitted, Event, SessionId};
-use crate::serve::{Hub, Line, Next, Share, Told};
+use crate::serve::{Hub, Line, Next, Told};
 use link::FrameError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,7 +253,7 @@ impl Talk {
         link::admit(&self.connection);
         let batches = Arc::new(Batches {
             hub: self.hub.clone(),
-            share: self.hub.rooms().share(),
+            inlet: batch::Inlet::new(self.hub.rooms()),
             group: self.group.clone(),
             session: self.session,
             line: self.line.clone(),
@@ -282,7 +282,7 @@ impl Talk {
 /// What the batches of a session have in common.
 struct Batches {
     hub: Arc<Hub>,
-    share: Share,
+    inlet: batch::Inlet,
     group: Lane,
     session: SessionId,
     line: Arc<Line>,
@@ -290,7 +290,8 @@ struct Batches {
 
 impl Batches {
     async fn take(&self, wire_session: u64, mut stream: quinn::RecvStream) {
-        match batch::read(&self.hub, &self.share, wire_session, &mut stream).await {
+        let into = (self.hub.rooms(), &self.inlet);
+        match batch::read(into, &self.line, wire_session, &mut stream).await {
             Ok(batch::Found::Records(records, room)) => {
                 let told = Told::Records(self.session, records, room);
                 tell(&self.hub, &self.group, &self.line, told);

@@ -42,26 +42,19 @@ fn a_source_that_asks_and_does_not_listen_costs_no_memory() {
 }
 
 #[test]
-fn a_source_whose_batches_stand_still_does_not_hold_up_another() {
+fn sources_whose_batches_stand_still_do_not_hold_up_another() {
     run(async {
         let site = Site::serving();
-        site.add("other/data", "db2", "other.img");
-        let (one, two) = (site.enrol("db1").await, site.enrol("db2").await);
-        let mut hello = Source::new(2).hello();
-        (hello.source, hello.group) = (name("db2"), name("other"));
-        let still = crate::talk::dial(&site, &two, hello).await.unwrap();
-        let bytes = 4 << 20;
-        let mut streams = Vec::new();
-        for _ in 0..20 {
-            let mut stream = still.connection.open_uni().await.unwrap();
-            let session = still.greeted.session;
-            let header = BatchHeader {
-                session,
-                records: 1,
-                bytes,
-            };
-            stream.write_all(&header.to_bytes()).await.unwrap();
-            streams.push(stream);
+        let one = site.enrol("db1").await;
+        let mut still = Vec::new();
+        for (source, group) in [("db2", "other"), ("db3", "third")] {
+            site.add(&format!("{group}/data"), source, &format!("{group}.img"));
+            let identity = site.enrol(source).await;
+            let mut hello = Source::new(2).hello();
+            (hello.source, hello.group) = (name(source), name(group));
+            let talk = crate::talk::dial(&site, &identity, hello).await.unwrap();
+            let streams = stand_still(&talk).await;
+            still.push((talk, streams));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
         let mut source = Source::new(1);
@@ -73,12 +66,30 @@ fn a_source_whose_batches_stand_still_does_not_hold_up_another() {
             &site,
             &source,
             source.last(),
-            "beside one that stands still",
+            "beside those that stand still",
         );
         drop(talk);
-        let words = still.end().await;
-        assert!(words.contains("stands still"), "{words}");
+        for (talk, _streams) in still {
+            let words = talk.end().await;
+            assert!(words.contains("stands still"), "{words}");
+        }
     });
+}
+
+/// Begins many of the largest batches, and ends none.
+async fn stand_still(talk: &Talk) -> Vec<quinn::SendStream> {
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let mut stream = talk.connection.open_uni().await.unwrap();
+        let header = BatchHeader {
+            session: talk.greeted.session,
+            records: 1,
+            bytes: 4 << 20,
+        };
+        stream.write_all(&header.to_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    streams
 }
 
 #[test]
