@@ -49,6 +49,9 @@ pub const STAMP_MAX: Stamp = Stamp(1 << 62);
 /// Highest time mark a source may give: the year 2262.
 pub const MARK_MAX: TimeMark = TimeMark(i64::MAX as u64);
 
+/// Most member and gap records that may wait to be settled. A group has a few of each volume.
+pub const NOTES_MAX: usize = 1 << 14;
+
 /// One stream of one group.
 #[derive(Debug)]
 pub struct Intake {
@@ -57,6 +60,8 @@ pub struct Intake {
     index: Index,
     settling: Settling,
     notes: BTreeMap<Stamp, Note>,
+    /// Received and not yet durable, of those that become notes.
+    notes_coming: usize,
     late: VecDeque<Progress>,
     /// What failed writes have left behind, as of `usable`.
     unknown: Unknown,
@@ -165,6 +170,7 @@ impl Intake {
             index: Index::new(base.applied, base.mark),
             settling: Settling::new(base.applied),
             notes: BTreeMap::new(),
+            notes_coming: 0,
             late: VecDeque::new(),
             unknown: Unknown::default(),
             applied: base.applied,
@@ -197,9 +203,14 @@ impl Intake {
         if self.received.contains(stamp) {
             return Ok(Receipt::Again);
         }
+        let noted = is_noted(header.kind);
+        if noted && self.notes.len() + self.notes_coming >= NOTES_MAX {
+            return Err(Violation::TooManyNotes { stamp });
+        }
         self.received
             .insert(stamp)
             .map_err(|_| Violation::TooScattered { stamp })?;
+        self.notes_coming += usize::from(noted);
         self.taken_records += 1;
         self.taken_bytes += u64::from(header.payload_bytes);
         Ok(Receipt::New)
@@ -269,6 +280,9 @@ impl Intake {
     pub fn durable(&mut self, durable: Durable) {
         match durable {
             Durable::Record { header, at, note } => {
+                // Of those the journal had before this process none was received by it.
+                let coming = usize::from(is_noted(header.kind));
+                self.notes_coming = self.notes_coming.saturating_sub(coming);
                 let slot = Slot::new(&header, at);
                 if self.index.insert(header.stamp, slot) {
                     // Scattered or not: it is there.
@@ -493,6 +507,11 @@ impl Intake {
             }
         }
     }
+}
+
+/// Whether more than its place is remembered of such a record.
+fn is_noted(kind: RecordKind) -> bool {
+    matches!(kind, RecordKind::Member | RecordKind::Gap)
 }
 
 fn turned(turn: Turn, stamp: Stamp, volume: Name) -> Progress {

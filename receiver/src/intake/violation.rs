@@ -74,6 +74,12 @@ pub enum Violation {
         /// Where it should.
         expected: Stamp,
     },
+    /// More member and gap records than are kept until they are settled.
+    #[error("record {stamp}: too many member and gap records before it wait to be settled")]
+    TooManyNotes {
+        /// The record.
+        stamp: Stamp,
+    },
     /// More void stamps than are kept.
     #[error("too many void records wait to be settled")]
     TooManyVoids,

@@ -24,6 +24,9 @@ impl Stretch {
 /// Changes of states from which on the oldest are not retained. A volume that comes and goes
 /// makes a few in a day.
 pub(super) const CHANGES_MAX: usize = 1 << 16;
+/// Stretches without points from which on the oldest are not retained. A disk that refuses so many
+/// writes is none; of all streams together their runs fit a response of the control socket.
+pub(super) const STRETCHES_MAX: usize = 1 << 12;
 
 /// The history of one incarnation.
 #[derive(Clone, Debug, Default)]
@@ -80,12 +83,14 @@ impl History {
         })
     }
 
-    /// With too many changes of states: the place from which on there are half as many.
+    /// With too many changes of states, or stretches: the place from which on there are half as
+    /// many.
     pub fn excess(&self) -> Option<Stamp> {
-        let over = self.changes.len().checked_sub(CHANGES_MAX)?;
-        self.changes
-            .get(over + CHANGES_MAX / 2)
-            .map(|(stamp, ..)| *stamp)
+        let change = over(self.changes.len(), CHANGES_MAX);
+        let change = change.and_then(|at| Some(self.changes.get(at)?.0));
+        let stretch = over(self.stretches.len(), STRETCHES_MAX);
+        let stretch = stretch.and_then(|at| Some(self.stretches.get(at)?.upto));
+        change.max(stretch)
     }
 
     /// The base has reached `applied`: what lies before it need not be remembered.
@@ -103,8 +108,15 @@ impl History {
     }
 
     fn stretch(&self, end: Stamp) -> Option<&Stretch> {
-        self.stretches.iter().find(|stretch| stretch.holds(end))
+        let behind = |stretch: &Stretch| stretch.upto <= end;
+        let at = self.stretches.partition_point(behind);
+        self.stretches.get(at).filter(|stretch| stretch.holds(end))
     }
+}
+
+/// Of too many, in order, the one after which half as many are left as there may be.
+fn over(count: usize, max: usize) -> Option<usize> {
+    Some(count.checked_sub(max)? + max / 2)
 }
 
 #[cfg(test)]
@@ -155,6 +167,20 @@ mod tests {
         let excess = history.excess().unwrap();
         history.applied(excess);
         assert!(history.changes.len() <= CHANGES_MAX / 2);
+    }
+
+    #[test]
+    fn a_history_with_too_many_stretches_says_from_where_on_it_has_few() {
+        let stretches = |count: u64| -> Vec<(u64, u64)> {
+            (1..=count).map(|at| (at * 10, at * 10 + 5)).collect()
+        };
+        let max = STRETCHES_MAX as u64;
+        assert_eq!(history(&stretches(max - 1)).excess(), None);
+        let mut history = history(&stretches(max));
+        let excess = history.excess().unwrap();
+        assert_eq!(history.point_from(excess), excess, "a point");
+        history.applied(excess);
+        assert!(history.stretches.len() <= STRETCHES_MAX / 2);
     }
 
     #[test]

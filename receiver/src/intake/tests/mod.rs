@@ -283,3 +283,33 @@ fn a_number_means_one_volume_for_the_life_of_a_stream() {
     let many: Vec<_> = (0..300).map(|index| spec(100 + index, "x")).collect();
     assert_eq!(intake.announce(&many), Err(Violation::TooManyVolumes));
 }
+
+#[test]
+fn members_and_gaps_that_wait_to_be_settled_have_a_bound_and_other_records_pass() {
+    let open = StreamOpen {
+        ring_slots: 1 << 20,
+        ..open()
+    };
+    let mut intake = Intake::new(open, Base::default());
+    let gap = |stamp| RecordHeader {
+        kind: RecordKind::Gap,
+        offset_bytes: 0,
+        length_bytes: 0,
+        ..header(stamp)
+    };
+    let max = NOTES_MAX as u64;
+    for stamp in 1..max {
+        take(&mut intake, gap(stamp), &[]);
+    }
+    // On its way to the journal: it counts already.
+    assert_eq!(intake.receive(&gap(max), &[]), Ok(Receipt::New));
+    let refused = intake.receive(&gap(max + 1), &[]);
+    let stamp = Stamp(max + 1);
+    assert_eq!(refused, Err(Violation::TooManyNotes { stamp }));
+    assert_eq!(take(&mut intake, header(max + 1), &[]), Receipt::New);
+    intake.durable(stored(gap(max), &[]));
+    assert!(intake.receive(&gap(max + 2), &[]).is_err());
+    settle(&mut intake, &mark(0, max + 1, &[]));
+    intake.advance();
+    assert_eq!(take(&mut intake, gap(max + 2), &[]), Receipt::New);
+}

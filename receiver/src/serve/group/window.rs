@@ -178,7 +178,7 @@ impl Group {
             return Some(Pressure { upto: limit, why });
         }
         if let Some(upto) = self.history(stream).excess() {
-            let why = "its volumes come and go too often";
+            let why = "its volumes come and go, or cannot be written, too often";
             let upto = upto.min(limit);
             return Some(Pressure { upto, why });
         }
