@@ -24,6 +24,9 @@ use wire::Stamp;
 /// Most payload bytes a step may leave behind: the applier holds those of two steps at most.
 pub const STEP_DATA_BYTES_MAX: u64 = 64 << 20;
 
+/// Most bytes a step may zero: where a volume lies in pieces of 1 MiB each of them is planned.
+pub const STEP_ZERO_BYTES_MAX: u64 = 64 << 30;
+
 /// Most changes a step may push before it ends; of 4 KiB each they are 256 MiB.
 pub const STEP_CHANGES_MAX: usize = 65_536;
 

@@ -85,6 +85,8 @@ pub struct Group {
     next_step: Duration,
     /// Most changes of one step.
     step_changes_max: usize,
+    /// Most bytes one step zeroes.
+    step_zero_bytes_max: u64,
     /// Most records that may wait to be applied.
     records_max: usize,
     /// The source was told that records are held up.

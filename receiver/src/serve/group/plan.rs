@@ -137,19 +137,27 @@ impl Group {
     /// Folds the records after `applied`, up to `limit` or a full step.
     fn fold(&self, stream: &Stream, applied: Stamp, limit: Stamp) -> Result<Folded, FoldError> {
         let mut folds: BTreeMap<Name, Fold> = BTreeMap::new();
-        let (mut left_bytes, mut count) = (0, 0);
+        let (mut left_bytes, mut zero_bytes, mut count) = (0, 0, 0);
         let mut end = limit;
         for (stamp, slot) in stream.intake.records(applied, limit) {
             let Some((spec, change)) = self.change(stream, stamp, slot) else {
                 continue;
             };
             let data = matches!(change.effect, Effect::Data(_));
-            let more_bytes = if data { change.range.len_bytes } else { 0 };
-            if count >= self.step_changes_max || left_bytes + more_bytes > STEP_DATA_BYTES_MAX {
+            let (more_bytes, zeroed_bytes) = match data {
+                true => (change.range.len_bytes, 0),
+                false => (0, change.range.len_bytes),
+            };
+            let full = count >= self.step_changes_max
+                || left_bytes + more_bytes > STEP_DATA_BYTES_MAX
+                || zero_bytes + zeroed_bytes > self.step_zero_bytes_max;
+            // One record fits, however large.
+            if full && count > 0 {
                 end = stamp.prev();
                 break;
             }
             count += 1;
+            zero_bytes += zeroed_bytes;
             let empty = || Fold::new(spec.size_bytes, spec.sector_bytes);
             let fold = folds.entry(spec.name.clone()).or_insert_with(empty);
             left_bytes -= fold.data_bytes();

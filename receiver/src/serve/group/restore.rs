@@ -9,7 +9,7 @@ use super::targets::Targets;
 use super::window::Window;
 use super::{Group, Registered};
 use crate::catalog::StreamState;
-use crate::fold::STEP_CHANGES_MAX;
+use crate::fold::{STEP_CHANGES_MAX, STEP_ZERO_BYTES_MAX};
 use crate::intake::{self, INDEX_RECORDS_MAX, Intake};
 use crate::journal::Durable;
 use crate::points::Points;
@@ -161,6 +161,7 @@ impl Restored {
             job: None,
             next_step: Duration::ZERO,
             step_changes_max: STEP_CHANGES_MAX,
+            step_zero_bytes_max: STEP_ZERO_BYTES_MAX,
             records_max: INDEX_RECORDS_MAX,
             told_full: false,
             damaged: false,

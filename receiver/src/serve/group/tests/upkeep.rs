@@ -1,7 +1,7 @@
 //! Stories of a group's surroundings: holds, targets, volumes that go, journals that fill or fail.
 
 use super::World;
-use super::site::{BLOCKS, hello_of, name, registered, spec};
+use super::site::{BLOCK_BYTES, BLOCKS, hello_of, name, registered, spec};
 use super::stories::begun;
 use crate::control::At;
 use crate::intake::Progress;
@@ -409,4 +409,27 @@ fn a_removal_that_is_withdrawn_while_a_step_is_written_has_no_effect() {
     world.site.other.clear();
     world.site.tell(Event::Keep(name(0)));
     assert_eq!(world.site.other, [], "it is forgotten, and was answered so");
+}
+
+#[test]
+fn a_step_zeroes_only_so_much_and_the_next_ones_the_rest() {
+    let mut world = begun();
+    world.site.group.step_changes_max = 1000;
+    world.site.group.step_zero_bytes_max = BLOCK_BYTES;
+    world.hold = Some(1);
+    world.site.tell(Event::Hold(1, name(0), At::Newest));
+    // Every fifth write of this source is of zeroes.
+    for at in 0..10 {
+        world.source.write(0, at % BLOCKS, false);
+    }
+    world.flow();
+    world.release();
+    let mut steps = 0;
+    while matches!(world.site.job, Some(Job::Step(_))) {
+        steps += 1;
+        world.site.work();
+        world.site.tell(Event::Tick);
+    }
+    assert_eq!(steps, 2);
+    assert_eq!(world.site.kept.base, world.source.truth);
 }
