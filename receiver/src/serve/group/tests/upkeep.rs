@@ -381,6 +381,7 @@ fn a_volume_that_is_held_is_not_removed_and_its_records_stay_part_of_the_image()
     assert!(world.source.session().is_some() && world.site.ended.is_empty());
     world.release();
     world.site.tell(Event::Release(1));
+    world.rest();
     world.site.other.clear();
     world.site.tell(Event::Removing(name(0)));
     let gone = |output: &Output| *output == Output::Removed(name(0));
