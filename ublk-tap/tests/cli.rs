@@ -236,6 +236,8 @@ fn what_is_no_disk_is_refused() {
     host.add_refused(&host.disk("empty.img", 0), REFUSED, "is empty");
     host.add_refused(&host.path("none"), USAGE, "does not exist");
     host.add_refused(&host.path("etc"), USAGE, "neither a block device nor");
+    let long = host.path(&"x".repeat(255));
+    host.add_refused(&long, USAGE, "longer than 256 bytes");
 }
 
 #[test]
@@ -651,22 +653,27 @@ fn an_upgrade_makes_the_running_process_the_program_that_was_asked() {
 }
 
 #[test]
-fn who_holds_a_device_says_so_and_ends_with_its_input() {
+fn who_holds_a_device_says_so_syncs_when_told_and_ends_with_its_input() {
     let host = Host::new();
-    let ask = |path: &Path| {
+    let input = host.path("input");
+    let ask = |path: &Path, told: &str| {
+        fs::write(&input, told).unwrap();
         let path = path.display().to_string();
         let mut command = host.command(&["hold", &path]);
-        // Without input it ends at once.
+        command.stdin(File::open(&input).unwrap());
+        // Without more input it ends.
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(OK), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    assert_eq!(ask(&host.disk("a.img", 4096)), "held\n");
-    assert!(ask(&host.path("nothing")).contains("No such file"));
+    let disk = host.disk("a.img", 4096);
+    assert_eq!(ask(&disk, ""), "held\n");
+    assert_eq!(ask(&disk, "write\n"), "held\nwritten\n");
+    assert!(ask(&host.path("nothing"), "").contains("No such file"));
     // A pipe takes no sync.
     let pipe = host.path("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
     let _writer = File::options().read(true).write(true).open(&pipe).unwrap();
-    assert!(ask(&pipe).starts_with("sync "));
+    assert!(ask(&pipe, "write\n").starts_with("held\nsync "));
 }
