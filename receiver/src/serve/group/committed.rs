@@ -1,7 +1,7 @@
 //! Committed: how far the catalog is known to let the base go.
 //!
 //! What the group believes of the base may run ahead of it: a step that failed may have written
-//! for a horizon of which nobody knows whether it was committed. So it is committed again (P10).
+//! for a horizon that was never seen committed. So it is committed again (P10).
 
 use super::event::Step;
 use crate::catalog::StreamState;

@@ -148,8 +148,8 @@ pub enum JobOutcome {
     },
     /// A target cannot take the step; nothing of it was committed or written.
     NotBegun(String),
-    /// A target does not take writes; what it holds of the step is not known, nor whether the
-    /// horizon was committed.
+    /// A target does not take writes; the horizon was committed, what it holds of the step is not
+    /// known.
     Target(String),
     /// The targets were opened anew, but for those of these volumes.
     Reopened(Vec<(Name, Unopened)>),

@@ -60,7 +60,7 @@ impl Group {
     /// The state to commit before the base sets out for `end`, if it is not on its way there.
     fn heading(&self, end: Stamp) -> Option<StreamState> {
         if end <= self.base.horizon {
-            // After a step that failed, once more: it may not have come to that.
+            // After a step that failed, once more: nobody's word is taken for it that it came to that.
             let known = self.committed.covers(&self.base);
             return (!known).then(|| self.base.clone());
         }

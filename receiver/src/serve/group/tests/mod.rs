@@ -222,9 +222,11 @@ impl World {
         self.begin_again(kept);
     }
 
-    /// A target fails in the waiting step, or before it is begun.
+    /// A target fails in the waiting step, or before it is begun. Not where the journal loses what
+    /// it held as well: one fault of disks at a time.
     fn fail_target(&mut self) {
-        if !matches!(self.site.job, Some(Job::Step(_))) {
+        let other_fault = self.faults.journal_loss || self.faults.damage;
+        if other_fault || !matches!(self.site.job, Some(Job::Step(_))) {
             return;
         }
         let (reach, pattern) = (self.dice.roll(3), self.dice.roll(1 << 6));
@@ -232,9 +234,9 @@ impl World {
             pattern >> (volume * BLOCKS + block) & 1 == 1
         });
         let reason = "no space left".to_owned();
-        let outcome = match reach == 0 && self.dice.roll(2) == 0 {
-            true => JobOutcome::NotBegun(reason),
-            false => JobOutcome::Target(reason),
+        let outcome = match reach {
+            0 => JobOutcome::NotBegun(reason),
+            _ => JobOutcome::Target(reason),
         };
         self.site.tell(Event::Job(outcome));
     }
