@@ -47,6 +47,11 @@ impl Intake {
             && !self.settling.is_under_way()
     }
 
+    /// Nothing that was received waits to become usable.
+    pub fn is_used_up(&self) -> bool {
+        self.closed.is_some() || self.received.count_above(self.usable) == 0
+    }
+
     /// Time of the record at `stamp`, or of the last one before it.
     pub fn mark_at(&self, stamp: Stamp) -> TimeMark {
         self.index.mark_at(stamp)

@@ -2,7 +2,7 @@
 //!
 //! Each source numbers its records with times of its own, strictly rising. A *lane* is what is known
 //! of one source: through when all it did is durable and settled, by its records or by a valid
-//! heartbeat. The point of the group is the earliest of those times, over all lanes that count: a
+//! heartbeat. The point of the group is the earliest of those times, over all lanes that are part: a
 //! vector of stamps, each the last of its lane that is not later.
 //!
 //! ```text
@@ -11,10 +11,11 @@
 //!                       ^ cut
 //! ```
 //!
-//! Who joins, or comes back after it was detached, counts from when it has caught up with the cut:
-//! until then the points of the others go on without it.
+//! Who joins, or comes back after it was detached, is part from when it has caught up with the cut:
+//! until then the points of the others go on without it. Who has left in order stays part and is
+//! whole at any later time: it holds nobody back. When all have, the cut is where the last one left.
 //!
-//! Promises: the cut is no place at which a lane that is part has no point; it never goes back but
+//! Promises: once there is a cut there is one with a point, as long as any lane that is part has; the cut is no place at which a lane that is part has no point; it never goes back but
 //! by a loss, and then only to where all others still have a point: if they do not, the lane that
 //! lost is no part any more. Once all lanes go on, so does the cut.
 //!
@@ -35,8 +36,11 @@ pub struct Cut {
 /// What a source has, as far as points go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// It has volumes that are part of points and can change.
-    pub counts: bool,
+    /// It has volumes that are part of points.
+    pub has_points: bool,
+    /// They can change: not all have left, or their source is there. If not, they are as they are at
+    /// any time to come.
+    pub can_change: bool,
     /// Time of its oldest point.
     pub since: TimeMark,
     /// All it did up to here is durable and settled.
@@ -55,7 +59,7 @@ pub struct Reach {
 #[derive(Debug, Default)]
 struct Lane {
     reach: Reach,
-    /// It has been at the cut since it counts: the cut waits for it.
+    /// It has been at the cut since it has points: the cut waits for it.
     part: bool,
     /// An operator has given it up, while it had this session.
     detached: Option<Option<u64>>,
@@ -72,23 +76,22 @@ pub struct Holder {
 
 impl Lane {
     fn is_awaited(&self) -> bool {
-        self.reach.counts && self.detached.is_none() && !self.part
+        self.reach.has_points && self.detached.is_none() && !self.part
     }
 
-    /// The last time at which it has a point.
+    /// The last time at which it is known to have a point.
     fn newest(&self) -> TimeMark {
         self.point_upto(self.reach.through)
     }
 
     /// The last time up to `mark` at which it has a point.
     fn point_upto(&self, mark: TimeMark) -> TimeMark {
-        let Reach {
-            through,
-            frozen,
-            holes,
-            ..
-        } = &self.reach;
-        let mark = mark.min(frozen.map_or(*through, |at| at.min(*through)));
+        let Reach { frozen, holes, .. } = &self.reach;
+        let whole = match self.reach.can_change {
+            true => mark.min(self.reach.through),
+            false => mark,
+        };
+        let mark = frozen.map_or(whole, |at| at.min(whole));
         let mut holes = holes.iter();
         let hole = holes.find(|(after, upto)| *after < mark && mark < *upto);
         hole.map_or(mark, |(after, _)| *after)
@@ -97,11 +100,15 @@ impl Lane {
     /// Takes what it has now. What lies before `at` and was once exact stays so, but for a loss:
     /// between two records nothing changed, though only the first of them is known as a point.
     fn take(&mut self, reach: Reach, at: Option<TimeMark>) {
-        let through = self.reach.through.max(reach.through);
+        let mut through = self.reach.through.max(reach.through);
+        if self.part && !self.reach.can_change {
+            // So far it was as it had left: what it does from now on is marked later.
+            through = through.max(at.unwrap_or_default());
+        }
         self.reach = Reach { through, ..reach };
-        self.part &= self.reach.counts;
+        self.part &= self.reach.has_points;
         // Without volumes there is nothing to be let go of.
-        self.detached = self.detached.filter(|_| self.reach.counts);
+        self.detached = self.detached.filter(|_| self.reach.has_points);
         if self.part
             && !self.reach.lost
             && let Some(at) = at
@@ -127,7 +134,8 @@ impl Cut {
         let lane = |standing| match standing {
             Standing::Part => Lane {
                 reach: Reach {
-                    counts: true,
+                    has_points: true,
+                    can_change: true,
                     through: state.at,
                     ..Reach::default()
                 },
@@ -219,7 +227,8 @@ impl Cut {
 
     /// Who keeps the cut where it is: the lane that reaches least far.
     pub fn holder(&self) -> Option<Holder> {
-        let (source, lane) = self.parts().min_by_key(|(_, lane)| lane.newest())?;
+        let changing = self.parts().filter(|(_, lane)| lane.reach.can_change);
+        let (source, lane) = changing.min_by_key(|(_, lane)| lane.newest())?;
         let others = self.parts().filter(|(other, _)| *other != source);
         // Alone, or no further back than the others: nobody waits for it.
         let ahead = others.map(|(_, other)| other.newest()).max()?;
@@ -272,11 +281,20 @@ impl Cut {
     /// The last time up to `mark` at which every lane that is part has a point.
     fn meet(&self, mark: TimeMark) -> Option<TimeMark> {
         let back = |mark| self.parts().map(|(_, lane)| lane.point_upto(mark)).min();
-        let mut mark = back(mark)?;
+        let mut mark = back(mark.min(self.ceiling()?))?;
         while let Some(earlier) = back(mark).filter(|earlier| *earlier < mark) {
             mark = earlier;
         }
         Some(mark)
+    }
+
+    /// There is nothing to be known of later times: of those who can change, or else of all.
+    fn ceiling(&self) -> Option<TimeMark> {
+        let reaches = || self.parts().map(|(_, lane)| &lane.reach);
+        let changing = reaches().filter(|reach| reach.can_change);
+        let changing = changing.map(|reach| reach.through).min();
+        let last = reaches().map(|reach| reach.through).max();
+        changing.or(last.max(last.and(self.at)))
     }
 
     /// A lane that is awaited and has a point at the cut.

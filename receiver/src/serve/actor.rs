@@ -8,7 +8,7 @@ use super::messages::{Handle, Held, Removed, Told, Work};
 use super::room::Room;
 use crate::clock::wall_clock;
 use crate::journal::{Batch, Entry};
-use crate::points::Reach;
+use crate::points::{Cut, Reach};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -208,6 +208,11 @@ impl Actor {
             if let Some(reach) = reach {
                 self.hub.report(&self.group.lane(), reach);
             }
+        }
+        if self.group.waits_for_cut() {
+            let lane = self.group.lane();
+            let at = self.hub.look_at_cut(&lane.group, Cut::at).flatten();
+            self.event(Event::Cut(at));
         }
     }
 

@@ -17,7 +17,12 @@ enum Op {
     Beat(usize, u64),
     /// What it wrote first, so much of it, is durable and settled; and its heartbeat, if it is valid.
     Arrive(usize, usize),
-    Counts(usize, bool),
+    /// It has its first point.
+    Begin(usize),
+    /// It leaves in order: all it wrote has arrived, and that it left.
+    Leave(usize),
+    /// It is back. Its records are marked above the cut.
+    Return(usize),
     /// Its volumes are no longer exact, as of what has arrived; or they are again.
     Freeze(usize, bool),
     Detach(usize),
@@ -34,7 +39,9 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (source.clone(), step.clone()).prop_map(|(s, t)| Op::Write(s, t)),
         4 => (source.clone(), step).prop_map(|(s, t)| Op::Beat(s, t)),
         8 => (source.clone(), 1..5usize).prop_map(|(s, n)| Op::Arrive(s, n)),
-        2 => (source.clone(), any::<bool>()).prop_map(|(s, c)| Op::Counts(s, c)),
+        2 => source.clone().prop_map(Op::Begin),
+        1 => source.clone().prop_map(Op::Leave),
+        1 => source.clone().prop_map(Op::Return),
         2 => (source.clone(), any::<bool>()).prop_map(|(s, f)| Op::Freeze(s, f)),
         1 => source.clone().prop_map(Op::Detach),
         1 => source.prop_map(Op::Attach),
@@ -53,19 +60,24 @@ struct Source {
     /// A promise: no write up to this time but these many.
     beat: Option<(u64, usize)>,
     frozen: bool,
-    /// Times at which its volumes are not exact, ends excluded.
+    /// Times at which its volumes are not exact, ends excluded: as it knows, and as it is.
+    holes: Vec<(u64, u64)>,
     inexact: Vec<(u64, u64)>,
+    /// When it was back last, having left: before that nothing changed.
+    back: u64,
     since: u64,
     through: u64,
-    counts: bool,
+    has_points: bool,
+    has_left: bool,
     session: u64,
 }
 
 impl Source {
     fn reach(&self) -> Reach {
-        let holes = self.inexact.iter();
+        let holes = self.holes.iter();
         Reach {
-            counts: self.counts,
+            has_points: self.has_points,
+            can_change: !self.has_left,
             through: TimeMark(self.through),
             frozen: self.frozen.then_some(TimeMark(self.since)),
             holes: holes.map(|(a, b)| (TimeMark(*a), TimeMark(*b))).collect(),
@@ -76,12 +88,14 @@ impl Source {
 
     fn is_exact_at(&self, time: u64) -> bool {
         let inside = |(after, upto): &(u64, u64)| *after < time && time < *upto;
-        !(self.inexact.iter().any(inside) || self.frozen && time > self.since)
+        !(self.inexact.iter().any(inside) || self.frozen && time > self.since.max(self.back))
     }
 }
 
 fn step(op: &Op, sources: &mut [Source], cut: &mut Cut) {
     match *op {
+        Op::Write(source, _) | Op::Beat(source, _) | Op::Freeze(source, _)
+            if sources[source].has_left => {}
         Op::Write(source, step) => {
             let source = &mut sources[source];
             source.clock += step;
@@ -103,19 +117,42 @@ fn step(op: &Op, sources: &mut [Source], cut: &mut Cut) {
             let through = last.max(beat.map(|(clock, _)| clock)).unwrap_or(0);
             source.through = source.through.max(through);
         }
-        Op::Counts(at, counts) => sources[at].counts = counts,
+        Op::Begin(at) => sources[at].has_points = true,
+        Op::Leave(at) => {
+            let source = &mut sources[at];
+            if !source.frozen && !source.has_left {
+                source.clock += 1;
+                (source.arrived, source.through) = (source.writes.len(), source.clock);
+                source.has_left = true;
+            }
+        }
+        Op::Return(at) => {
+            let source = &mut sources[at];
+            let latest = cut.at().map_or(0, |at| at.0);
+            if source.has_left {
+                source.clock = source.clock.max(latest);
+                (source.back, source.has_left) = (latest, false);
+            }
+        }
         Op::Freeze(at, frozen) => {
             let source = &mut sources[at];
             match (source.frozen, frozen) {
                 (false, true) => (source.frozen, source.since) = (true, source.through),
                 (true, false) => {
                     source.frozen = false;
-                    source.inexact.push((source.since, source.through));
+                    source.holes.push((source.since, source.through));
+                    let since = source.since.max(source.back);
+                    source.inexact.push((since, source.through));
                 }
                 _ => {}
             }
         }
-        Op::Detach(source) => cut.detach(&name(source)),
+        Op::Detach(source) => {
+            // The hub lets nobody detach the last one.
+            if cut.state().is_some_and(|state| state.parts() > 1) {
+                cut.detach(&name(source));
+            }
+        }
         Op::Attach(source) => sources[source].session += 1,
         Op::Restart => *cut = cut.state().map(Cut::restore).unwrap_or_default(),
     }
@@ -128,7 +165,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn at_the_cut_every_source_that_counts_is_whole_and_exact(
+    fn at_the_cut_every_source_that_is_part_is_whole_and_exact_and_there_always_is_a_point(
         ops in prop::collection::vec(op(), 1..80)
     ) {
         let mut sources = vec![Source::default(); SOURCES];
@@ -140,6 +177,8 @@ proptest! {
             prop_assert!(at >= before, "{:?} after {:?}", at, before);
             before = at;
             let Some(TimeMark(time)) = at else { continue };
+            prop_assert_eq!(cut.upto(TimeMark(time)), at, "no point");
+            prop_assert!(cut.oldest().is_some_and(|oldest| Some(oldest) <= at));
             for (number, source) in sources.iter().enumerate() {
                 if !cut.holds(&name(number)) {
                     continue;
@@ -147,14 +186,16 @@ proptest! {
                 let missing = source.writes[source.arrived..].iter().find(|w| **w <= time);
                 prop_assert_eq!(missing, None, "source {} at {}", number, time);
                 // Nor will there be one: its clock was there already.
-                prop_assert!(source.clock >= time, "source {} at {}", number, time);
+                let later = source.clock >= time || source.has_left;
+                prop_assert!(later, "source {} at {}", number, time);
                 prop_assert!(source.is_exact_at(time), "source {} at {}", number, time);
             }
         }
         // When nothing is wrong any more, all meet where they have all come to.
         let least = 1 + sources.iter().map(|source| source.clock).max().unwrap_or(0);
         for (number, source) in sources.iter_mut().enumerate() {
-            (source.counts, source.frozen, source.through) = (true, false, least);
+            (source.has_points, source.has_left) = (true, false);
+            (source.frozen, source.through) = (false, least);
             source.session += 1;
             cut.report(&name(number), source.reach());
         }
@@ -167,10 +208,11 @@ fn mark(time: u64) -> TimeMark {
     TimeMark(time)
 }
 
-/// It counts, all it did up to `through` is there, in its first session.
+/// It can change, all it did up to `through` is there, in its first session.
 fn reach(through: u64) -> Reach {
     Reach {
-        counts: true,
+        has_points: true,
+        can_change: true,
         through: mark(through),
         session: Some(1),
         ..Reach::default()
@@ -181,7 +223,7 @@ fn through(cut: &mut Cut, source: usize, time: u64) {
     cut.report(&name(source), reach(time));
 }
 
-/// Two sources that count, both through 10.
+/// Two sources with points, both through 10.
 fn two() -> Cut {
     let mut cut = Cut::default();
     for source in 0..2 {
@@ -305,4 +347,45 @@ fn what_is_lost_takes_the_cut_back_where_the_others_still_have_a_point() {
     );
     cut.report(&name(1), lost);
     assert_eq!((cut.at(), cut.holds(&name(1))), (Some(mark(20)), false));
+}
+
+#[test]
+fn when_all_have_left_in_order_the_point_is_where_the_last_one_did() {
+    let left = |through| Reach {
+        can_change: false,
+        session: None,
+        ..reach(through)
+    };
+    let mut cut = two();
+    cut.report(&name(0), left(20));
+    assert_eq!(cut.at(), Some(mark(10)));
+    // Who is left goes on, and the other is as it was at any later time.
+    through(&mut cut, 1, 30);
+    assert_eq!((cut.at(), cut.holds(&name(0))), (Some(mark(30)), true));
+    assert_eq!(cut.holder(), None);
+    cut.report(&name(1), left(41));
+    assert_eq!(
+        (cut.at(), cut.upto(mark(99))),
+        (Some(mark(41)), Some(mark(41)))
+    );
+    let state = cut.state().unwrap();
+    assert_eq!(state.parts(), 2);
+    let mut cut = Cut::restore(state);
+    for source in 0..2 {
+        cut.report(&name(source), left(20));
+        assert_eq!(cut.upto(mark(99)), Some(mark(41)));
+    }
+    // One is back: it is waited for, from where they were.
+    cut.report(
+        &name(0),
+        Reach {
+            can_change: true,
+            ..left(20)
+        },
+    );
+    assert_eq!((cut.at(), cut.holds(&name(0))), (Some(mark(41)), true));
+    through(&mut cut, 1, 60);
+    assert_eq!(cut.at(), Some(mark(41)));
+    through(&mut cut, 0, 50);
+    assert_eq!(cut.at(), Some(mark(50)));
 }

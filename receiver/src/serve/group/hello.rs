@@ -147,7 +147,8 @@ impl Group {
 
     /// Takes the waiting hello as far as it can go now.
     pub(super) fn go_on_greeting(&mut self, now: Now) {
-        if self.journal_failed.is_some() || !self.streams.iter().all(Stream::is_flushed) {
+        let flushed = self.streams.iter().all(Stream::is_flushed);
+        if self.journal_failed.is_some() || !flushed || self.meeting.rests() {
             return;
         }
         let Some(mut greeting) = self.greeting.take() else {
@@ -242,7 +243,10 @@ impl Group {
             generation: greeting.admitted.generation,
             resume,
             settled: intake.settled(),
-            last_mark: intake.last_mark().max(self.heard).max(self.meeting.cut()),
+            last_mark: intake
+                .last_mark()
+                .max(self.heard)
+                .max(self.meeting.latest()),
             clock: now.wall,
         };
         assert!(

@@ -25,6 +25,10 @@ pub(super) struct Meeting {
     on: bool,
     /// Where they met last.
     cut: Option<TimeMark>,
+    /// The latest of all times at which they did.
+    latest: TimeMark,
+    /// Whether the others count on nothing here to change.
+    rest: Rest,
     /// All up to here is durable and settled, as it was said last.
     through: TimeMark,
     /// The newest mark there was a chance to say that of.
@@ -35,18 +39,40 @@ pub(super) struct Meeting {
     farewell: Option<String>,
 }
 
+/// What the others were told of a source whose volumes have all left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Rest {
+    /// It can change: they wait for it.
+    #[default]
+    Over,
+    /// It cannot: they have gone on.
+    On,
+    /// It can again. How far they had come by then is not known here yet.
+    Ending,
+}
+
 impl Meeting {
     pub(super) fn with_others(cut: Option<TimeMark>) -> Self {
         Self {
             on: true,
             cut,
+            latest: cut.unwrap_or_default(),
             ..Self::default()
         }
     }
 
-    /// New marks lie above this.
-    pub(super) fn cut(&self) -> TimeMark {
+    fn cut(&self) -> TimeMark {
         self.cut.unwrap_or_default()
+    }
+
+    /// New marks lie above this.
+    pub(super) fn latest(&self) -> TimeMark {
+        self.latest
+    }
+
+    /// No session begins: its records could be marked earlier than where the others are.
+    pub(super) fn rests(&self) -> bool {
+        self.rest != Rest::Over
     }
 
     pub(super) fn remember_farewell(&mut self, words: String) {
@@ -63,7 +89,28 @@ impl Group {
     pub(super) fn hear_cut(&mut self, cut: Option<TimeMark>) {
         self.meeting.on = true;
         self.meeting.cut = cut;
+        self.meeting.latest = self.meeting.latest.max(self.meeting.cut());
+        if self.meeting.rest == Rest::Ending {
+            self.meeting.rest = Rest::Over;
+        }
         self.ack_due = true;
+    }
+
+    /// The source is back, the others have been told so: [`Event::Cut`] is wanted with where they
+    /// are now, whether or not it has moved.
+    pub fn waits_for_cut(&self) -> bool {
+        self.meeting.rest == Rest::Ending
+    }
+
+    /// Volumes that are part of points can change: not all have left, or their source is there, or
+    /// something it did is not usable yet.
+    fn can_change(&self) -> bool {
+        if self.points.can_change() || self.session.is_some() || self.greeting.is_some() {
+            return true;
+        }
+        self.current().is_some_and(|stream| {
+            stream.incarnation() != self.points.incarnation() || !stream.intake.is_used_up()
+        })
     }
 
     /// How far the source reaches, if there are others to meet with.
@@ -75,8 +122,15 @@ impl Group {
         self.meeting.lost &= frozen;
         self.note_through(now);
         let newest = self.points.point().map(|point| point.mark);
+        let can_change = self.can_change();
+        self.meeting.rest = match (can_change, self.meeting.rest) {
+            (false, _) => Rest::On,
+            (true, Rest::On) => Rest::Ending,
+            (true, rest) => rest,
+        };
         Some(Reach {
-            counts: self.base.point.is_some() && self.points.can_change(),
+            has_points: self.base.point.is_some(),
+            can_change,
             since: self.oldest_mark(),
             through: self.meeting.through,
             frozen: newest.filter(|_| frozen).map(|at| at.max(self.covered)),

@@ -111,7 +111,7 @@ impl World {
             }
             82..90 => self.site.work(),
             90..94 => self.connect(),
-            94 => self.source.hang_up(),
+            94 => self.hang_up(),
             95 if !self.paired => self.crash_site(),
             96 => self.fail_target(),
             97 => self.beat(),
@@ -185,6 +185,15 @@ impl World {
     fn beat(&mut self) {
         if let Some((session, beat)) = self.source.beat() {
             self.site.tell(Event::Heartbeat(session, beat));
+        }
+    }
+
+    /// The way breaks; the receiver notices at once, or only when the source is back.
+    fn hang_up(&mut self) {
+        let session = self.source.session();
+        self.source.hang_up();
+        if let Some(session) = session.filter(|_| self.dice.roll(2) == 0) {
+            self.site.tell(Event::Ended(session));
         }
     }
 

@@ -3,14 +3,16 @@
 //!
 //! The clocks of the two go together and stamp every write, so what was written at one after the
 //! other had been answered has the later time: a state of both at one time holds every cause of
-//! what it holds.
+//! what it holds. Only what a source writes after it had left, and before it is heard of again, has
+//! a later time than it was written at.
 
-use super::site::{Image, Kept, VOLUMES, name};
+use super::site::{Kept, VOLUMES, name};
 use super::{Event, Faults, World};
 use crate::catalog::CutState;
 use crate::control::At;
 use crate::points::Cut;
 use std::time::Duration;
+use wire::control::Control;
 use wire::{Name, TimeMark};
 
 struct Pair {
@@ -19,8 +21,6 @@ struct Pair {
     /// What the catalog has of the cut.
     kept: Option<CutState>,
     clock: u64,
-    /// What the disks of each held, and since when.
-    truth: [Vec<(u64, Image)>; 2],
     had_point: bool,
 }
 
@@ -47,13 +47,11 @@ impl Pair {
             world
         };
         let lanes = [lane(0), lane(1)];
-        let truth = [0, 1].map(|at: usize| vec![(0, lanes[at].source.truth)]);
         Self {
             lanes,
             cut: Cut::default(),
             kept: None,
             clock: 1,
-            truth,
             had_point: false,
         }
     }
@@ -83,7 +81,6 @@ impl Pair {
             self.kept = cut.or_else(|| self.kept.take());
         }
         self.clock = lane.source.clock();
-        self.truth[at].push((self.clock, lane.source.truth));
         self.meet();
     }
 
@@ -91,12 +88,14 @@ impl Pair {
     fn meet(&mut self) {
         loop {
             let before = self.cut.at();
+            let mut waits = false;
             for (at, lane) in self.lanes.iter_mut().enumerate() {
                 if let Some(reach) = lane.site.group.reach(lane.site.now) {
                     self.cut.report(&source(at), reach);
+                    waits |= lane.site.group.waits_for_cut();
                 }
             }
-            if self.cut.at() == before {
+            if self.cut.at() == before && !waits {
                 return;
             }
             for lane in &mut self.lanes {
@@ -142,16 +141,9 @@ impl Pair {
         self.meet();
     }
 
-    /// The disks of a source at some time.
-    fn truth_at(&self, lane: usize, mark: TimeMark) -> Image {
-        let known = self.truth[lane].partition_point(|(since, _)| *since <= mark.0);
-        self.truth[lane][known - 1].1
-    }
-
     fn check(&mut self, at: &str) {
         let (oldest, newest) = (self.cut.oldest(), self.cut.at());
         let lossless = self.lanes.iter().all(|lane| !lane.faults.journal_loss);
-        let parts = (0..2).filter(|lane| self.cut.holds(&source(*lane))).count();
         if let (Some(oldest), Some(newest)) = (oldest, newest) {
             self.had_point = true;
             let span = newest.0 - oldest.0;
@@ -160,7 +152,7 @@ impl Pair {
                 self.check_point(mark, at);
             }
         } else {
-            let gone = self.had_point && parts > 0 && lossless;
+            let gone = self.had_point && lossless;
             assert!(!gone, "{at}: no point from {oldest:?} to {newest:?}");
         }
     }
@@ -182,7 +174,7 @@ impl Pair {
                     group.runs()
                 )
             });
-            let (image, truth) = (world.site.image_at(point), self.truth_at(lane, mark));
+            let (image, truth) = (world.site.image_at(point), world.source.truth_at(mark));
             for volume in 0..VOLUMES {
                 if group.is_in(&name(volume), point) {
                     assert_eq!(
@@ -272,4 +264,67 @@ fn two_sources_whose_journal_lost_something_come_together_again() {
         damage: true,
     };
     run(1..200, faults, Duration::ZERO);
+}
+
+/// Both are part, and have left in order: first one, then the other.
+fn left(retain: Duration) -> Pair {
+    let mut pair = Pair::new(1, SOUND, retain);
+    pair.settle_down("begun");
+    for lane in 0..2 {
+        pair.act(lane, |world| world.source.write(0, lane, false));
+        pair.act(lane, World::flow);
+        pair.act(lane, |world| world.source.restart_cleanly());
+        assert!(pair.lanes[lane].source.has_left());
+        // The last write and the leaving become usable together, then the session ends.
+        pair.act(lane, World::flow);
+        pair.act(lane, |world| {
+            let session = world.source.session().unwrap();
+            world.source.hang_up();
+            world.site.tell(Event::Ended(session));
+        });
+    }
+    pair
+}
+
+#[test]
+fn when_both_have_left_in_order_all_they_did_is_at_a_point_also_after_a_restart() {
+    for retain in [Duration::ZERO, Duration::from_secs(1)] {
+        let mut pair = left(retain);
+        for at in ["left", "restarted"] {
+            let newest = pair.cut.at().unwrap();
+            assert_eq!(pair.cut.upto(newest), Some(newest), "{at}");
+            for lane in &pair.lanes {
+                assert_eq!(lane.source.truth_at(newest), lane.source.truth, "{at}");
+            }
+            pair.check(at);
+            pair.keep();
+            pair.restart();
+        }
+        pair.settle_down("they are back");
+        pair.check("they are back");
+    }
+}
+
+#[test]
+fn a_source_that_had_left_is_heard_only_when_the_others_wait_for_it_again() {
+    let mut pair = left(Duration::ZERO);
+    pair.lanes[0].crash_source();
+    pair.lanes[0].connect();
+    // The hello is there, but where the others are by now was not said.
+    pair.lanes[0].site.commit(usize::MAX);
+    pair.lanes[0].exchange();
+    let lane = &mut pair.lanes[0];
+    assert!(!lane.source.is_up());
+    let reach = lane.site.group.reach(lane.site.now).unwrap();
+    assert!(reach.can_change && lane.site.group.waits_for_cut());
+    lane.site.tell(Event::Cut(Some(TimeMark(1 << 40))));
+    // That may be followed by what had been said before.
+    lane.site.tell(Event::Cut(Some(TimeMark(1 << 30))));
+    lane.site.commit(usize::MAX);
+    let said = lane.site.heard();
+    let ack = said.iter().find_map(|(_, said)| match said {
+        Control::HelloAck(ack) => Some(ack.last_mark),
+        _ => None,
+    });
+    assert_eq!(ack, Some(TimeMark(1 << 40)));
 }

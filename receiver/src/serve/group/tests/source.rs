@@ -47,6 +47,8 @@ pub(super) struct Source {
     pub(super) truth: Image,
     /// Truth after each record, of every incarnation.
     pub(super) history: BTreeMap<u64, Vec<Image>>,
+    /// Truth after each record, and its mark.
+    marked: Vec<(u64, Image)>,
     pub(super) sides: [Side; VOLUMES],
     pub(super) now: Incarnation,
     records: Vec<Captured>,
@@ -72,6 +74,7 @@ impl Source {
         Self {
             truth,
             history: BTreeMap::from([(1, vec![truth])]),
+            marked: vec![(0, truth)],
             sides: [Side::Out; VOLUMES],
             now,
             records: Vec::new(),
@@ -131,6 +134,7 @@ impl Source {
             void,
         });
         let truth = self.truth;
+        self.marked.push((self.clock, truth));
         self.history.get_mut(&self.now.counter).unwrap().push(truth);
         true
     }
@@ -418,6 +422,8 @@ impl Source {
         let Some(link) = &mut self.link else { return };
         link.up = true;
         (link.sent, link.settle_sent) = (resume as usize, settled as usize);
+        self.lift_marks(resume as usize, ack.last_mark.0);
+        let Some(link) = &mut self.link else { return };
         let floor = Stamp(resume);
         link.last_ack = Ack {
             received: floor,
@@ -425,6 +431,30 @@ impl Source {
             settled: ack.settled,
             ..Ack::default()
         };
+    }
+
+    /// What is sent from here on has marks above `last`.
+    fn lift_marks(&mut self, sent: usize, mut last: u64) {
+        let first = self.marked.len() - self.records.len();
+        for (at, record) in self.records.iter_mut().enumerate().skip(sent) {
+            last = record.header.mark.0.max(last + 1);
+            record.header.mark = TimeMark(last);
+            record.header = record.header.sealed(&record.payload);
+            self.marked[first + at].0 = last;
+        }
+        self.clock = self.clock.max(last);
+    }
+
+    /// The disks as the records up to `mark` tell.
+    pub(super) fn truth_at(&self, mark: TimeMark) -> Image {
+        let known = self.marked.partition_point(|(at, _)| *at <= mark.0);
+        self.marked[known - 1].1
+    }
+
+    /// Whether all volumes have left.
+    pub(super) fn has_left(&self) -> bool {
+        let mut sides = self.sides.iter();
+        sides.all(|side| matches!(side, Side::Resting(..)))
     }
 
     /// Whether all that was captured is acknowledged and all volumes are in.
