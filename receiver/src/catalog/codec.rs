@@ -18,8 +18,9 @@
 //!                                       | count u16, per volume: name text, state
 //!          state                        0 absent; 1 copying, first flag, since u64; 2 ready;
 //!                                       3 left, incarnation, stamp u64; 4 doubt
-//! cuts     GROUP                        at mark u64 | count u16, per source: name text,
-//!                                       u8: 1 part, 2 detached
+//! cuts     GROUP                        version 2: at mark u64 | count u16, per source: name
+//!                                       text, u8: 1 part, incarnation, stamp u64, mark u64;
+//!                                       2 detached
 //! known    GROUP/VOLUME                 count u16, per target: 4 x xxh3-64
 //! pools    GROUP/VOLUME/PAGE            count u16 (512), per segment: u64, 0 nowhere, else
 //!                                       2^63 + disk * 2^32 + segment of the disk
@@ -43,8 +44,6 @@ use std::path::PathBuf;
 use wire::limits::{IDENTITY_BYTES_MAX, VOLUMES_MAX};
 use wire::{DecodeError, Name, Pin, Reader, VolumeName, Writer};
 
-/// Version of every value.
-const VERSION: u8 = 1;
 /// Longest path of a target, in bytes.
 pub(super) const PATH_BYTES_MAX: usize = 4096;
 
@@ -52,6 +51,9 @@ pub(super) const PATH_BYTES_MAX: usize = 4096;
 pub(super) trait Value: Sized {
     /// Its name in messages.
     const WHAT: &'static str;
+
+    /// Version of its layout.
+    const VERSION: u8 = 1;
 
     /// Appends the fields after the version byte.
     fn put(&self, writer: &mut Writer);
@@ -62,7 +64,7 @@ pub(super) trait Value: Sized {
     /// The whole value.
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.u8(VERSION);
+        writer.u8(Self::VERSION);
         self.put(&mut writer);
         writer.into_bytes()
     }
@@ -71,7 +73,7 @@ pub(super) trait Value: Sized {
     fn decode(key: &str, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
-        if version != VERSION {
+        if version != Self::VERSION {
             return Err(DecodeError::UnknownVersion(u16::from(version)));
         }
         let value = Self::take(key, &mut reader)?;
@@ -192,14 +194,16 @@ impl Value for VolumeRecord {
 
 impl Value for CutState {
     const WHAT: &'static str = "cut";
+    const VERSION: u8 = 2;
 
     fn put(&self, writer: &mut Writer) {
         writer.mark(self.at).count(self.lanes.len());
         for (source, standing) in &self.lanes {
-            writer.name(source).u8(match standing {
-                Standing::Part => 1,
-                Standing::Detached => 2,
-            });
+            writer.name(source);
+            match standing {
+                Standing::Part(at) => put_point(writer.u8(1), at),
+                Standing::Detached => writer.u8(2),
+            };
         }
     }
 
@@ -209,7 +213,7 @@ impl Value for CutState {
         for _ in 0..reader.count("sources", VOLUMES_MAX)? {
             let source = reader.name("source")?;
             let standing = match reader.u8()? {
-                1 => Standing::Part,
+                1 => Standing::Part(take_point(reader)?),
                 2 => Standing::Detached,
                 _ => return Err(DecodeError::BadValue("standing")),
             };
@@ -229,10 +233,7 @@ impl Value for StreamState {
             .stamp(self.applied);
         writer.mark(self.last_mark).flag(self.point.is_some());
         if let Some(point) = &self.point {
-            writer
-                .incarnation(point.incarnation)
-                .stamp(point.stamp)
-                .mark(point.mark);
+            put_point(writer, point);
         }
         writer.count(self.volumes.len());
         for (name, state) in &self.volumes {
@@ -247,7 +248,10 @@ impl Value for StreamState {
             horizon: reader.stamp()?,
             applied: reader.stamp()?,
             last_mark: reader.mark()?,
-            point: take_point(reader)?,
+            point: match reader.flag("point")? {
+                true => Some(take_point(reader)?),
+                false => None,
+            },
             volumes: BTreeMap::new(),
         };
         for _ in 0..reader.count("volumes", VOLUMES_MAX)? {
@@ -379,15 +383,19 @@ fn take_identity(reader: &mut Reader<'_>) -> Result<TargetIdentity, DecodeError>
     })
 }
 
-fn take_point(reader: &mut Reader<'_>) -> Result<Option<PointRecord>, DecodeError> {
-    if !reader.flag("point")? {
-        return Ok(None);
-    }
-    Ok(Some(PointRecord {
+fn put_point<'a>(writer: &'a mut Writer, point: &PointRecord) -> &'a mut Writer {
+    writer
+        .incarnation(point.incarnation)
+        .stamp(point.stamp)
+        .mark(point.mark)
+}
+
+fn take_point(reader: &mut Reader<'_>) -> Result<PointRecord, DecodeError> {
+    Ok(PointRecord {
         incarnation: reader.incarnation()?,
         stamp: reader.stamp()?,
         mark: reader.mark()?,
-    }))
+    })
 }
 
 fn put_state(writer: &mut Writer, state: VolumeState) {

@@ -140,15 +140,16 @@ impl CutState {
     /// How many sources are part of it.
     pub fn parts(&self) -> usize {
         let standings = self.lanes.values();
-        standings.filter(|one| **one == Standing::Part).count()
+        let part = |one: &&Standing| matches!(one, Standing::Part(_));
+        standings.filter(part).count()
     }
 }
 
 /// How a source stands to the cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// The cut waits for it.
-    Part,
+    /// The cut waits for it; this is its newest point.
+    Part(PointRecord),
     /// An operator has given it up, and it has not been back.
     Detached,
 }
@@ -180,6 +181,14 @@ pub struct PointRecord {
     pub stamp: Stamp,
     /// Its time at the source.
     pub mark: TimeMark,
+}
+
+impl PointRecord {
+    /// Whether the other one is later in the streams of the source.
+    pub fn is_before(self, other: Self) -> bool {
+        let place = |point: Self| (point.incarnation.counter, point.stamp);
+        place(self) < place(other)
+    }
 }
 
 /// Where a volume of a group stands.

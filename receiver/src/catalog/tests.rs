@@ -526,14 +526,26 @@ fn the_golden_bytes_of_the_values_do_not_change() {
         "01006504",
     );
     assert_eq!(hex(&state(9, 8)), golden);
-    let lanes = [("a", Standing::Part), ("b", Standing::Detached)];
+    let point = PointRecord {
+        incarnation: Incarnation { counter: 2, id: 5 },
+        stamp: Stamp(9),
+        mark: TimeMark(8),
+    };
+    let lanes = [("a", Standing::Part(point)), ("b", Standing::Detached)];
     let cut = CutState {
         at: TimeMark(77),
         lanes: lanes
             .map(|(source, standing)| (name(source), standing))
             .into(),
     };
-    let golden = "014d00000000000000020001006101 01006202".replace(' ', "");
+    let golden = concat!(
+        "024d000000000000000200",
+        "01006101",
+        "020000000000000005000000000000000000000000000000",
+        "0900000000000000",
+        "0800000000000000",
+        "01006202",
+    );
     assert_eq!(hex(&cut), golden);
     assert_eq!(CutState::decode("db", &cut.encode()).unwrap(), cut);
 }

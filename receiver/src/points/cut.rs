@@ -19,10 +19,13 @@
 //! by a loss, and then only to where all others still have a point: if they do not, the lane that
 //! lost is no part any more. Once all lanes go on, so does the cut.
 //!
-//! Does not: know stamps, records or sessions; correct clocks. A source whose clock is behind holds
+//! A cut that is kept has the newest point of each lane with it: a lane that is restored with less
+//! has lost some.
+//!
+//! Does not: count stamps, know records or sessions; correct clocks. A source whose clock is behind holds
 //! the point that much.
 
-use crate::catalog::{CutState, Standing};
+use crate::catalog::{CutState, PointRecord, Standing};
 use std::collections::BTreeMap;
 use wire::{Name, TimeMark};
 
@@ -45,6 +48,8 @@ pub struct Reach {
     pub since: TimeMark,
     /// All it did up to here is durable and settled.
     pub through: TimeMark,
+    /// Its newest point.
+    pub newest: PointRecord,
     /// Its volumes are not exact after this.
     pub frozen: Option<TimeMark>,
     /// Times between which they were not, oldest first: neither end is inside.
@@ -63,6 +68,8 @@ struct Lane {
     part: bool,
     /// An operator has given it up, while it had this session.
     detached: Option<Option<u64>>,
+    /// Its newest point as it was kept, until it has that again.
+    kept: Option<PointRecord>,
 }
 
 /// What keeps the cut where it is.
@@ -100,6 +107,16 @@ impl Lane {
     /// Takes what it has now. What lies before `at` and was once exact stays so, but for a loss:
     /// between two records nothing changed, though only the first of them is known as a point.
     fn take(&mut self, reach: Reach, at: Option<TimeMark>) {
+        self.kept = self.kept.filter(|kept| reach.newest.is_before(*kept));
+        if self.kept.is_some() {
+            // What was restored took it for whole up to the cut.
+            self.reach = Reach {
+                can_change: true,
+                ..reach
+            };
+            self.part &= self.reach.has_points;
+            return;
+        }
         let mut through = self.reach.through.max(reach.through);
         if self.part && !self.reach.can_change {
             // So far it was as it had left: what it does from now on is marked later.
@@ -132,7 +149,7 @@ impl Cut {
     /// As it was kept: who was part of it is awaited there.
     pub fn restore(state: CutState) -> Self {
         let lane = |standing| match standing {
-            Standing::Part => Lane {
+            Standing::Part(newest) => Lane {
                 reach: Reach {
                     has_points: true,
                     can_change: true,
@@ -141,6 +158,7 @@ impl Cut {
                 },
                 part: true,
                 detached: None,
+                kept: Some(newest),
             },
             Standing::Detached => Lane {
                 detached: Some(None),
@@ -159,7 +177,7 @@ impl Cut {
     /// What is to be kept; nothing before there is a cut.
     pub fn state(&self) -> Option<CutState> {
         let standing = |lane: &Lane| match lane {
-            Lane { part: true, .. } => Some(Standing::Part),
+            Lane { part: true, .. } => Some(Standing::Part(lane.kept.unwrap_or(lane.reach.newest))),
             Lane {
                 detached: Some(_), ..
             } => Some(Standing::Detached),

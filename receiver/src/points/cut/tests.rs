@@ -389,3 +389,62 @@ fn when_all_have_left_in_order_the_point_is_where_the_last_one_did() {
     through(&mut cut, 0, 50);
     assert_eq!(cut.at(), Some(mark(50)));
 }
+
+/// The same, with so many records.
+fn point(stamp: u64) -> PointRecord {
+    PointRecord {
+        incarnation: wire::Incarnation { counter: 1, id: 1 },
+        stamp: wire::Stamp(stamp),
+        ..PointRecord::default()
+    }
+}
+
+#[test]
+fn a_source_restored_with_less_than_it_had_at_the_cut_is_whole_before_the_hole_only() {
+    let at = |through, stamp| Reach {
+        newest: point(stamp),
+        session: None,
+        ..reach(through)
+    };
+    let kept = |since: u64| {
+        let mut cut = Cut::default();
+        cut.report(&name(0), at(10, 3));
+        cut.report(&name(1), at(10, 5));
+        let mut cut = Cut::restore(cut.state().unwrap());
+        let whole = Reach {
+            since: mark(since),
+            ..at(7, 3)
+        };
+        // An idle source is known to be whole up to the cut by a sign of life, kept nowhere else.
+        cut.report(&name(0), whole);
+        assert_eq!(cut.at(), Some(mark(10)));
+        cut
+    };
+    let mut cut = kept(0);
+    cut.report(&name(1), at(6, 4));
+    assert_eq!((cut.at(), cut.holds(&name(1))), (Some(mark(6)), true));
+    assert_eq!(cut.upto(mark(10)), Some(mark(6)));
+    // It is the same after another restart, and over when it has everything again.
+    let mut cut = Cut::restore(cut.state().unwrap());
+    cut.report(&name(0), at(7, 3));
+    cut.report(&name(1), at(6, 4));
+    assert_eq!(cut.at(), Some(mark(6)));
+    cut.report(&name(1), at(10, 5));
+    cut.report(&name(0), at(10, 3));
+    assert_eq!(cut.at(), Some(mark(10)));
+
+    // Where the others have no point any more it is no part.
+    let mut cut = kept(8);
+    cut.report(&name(1), at(6, 4));
+    assert_eq!((cut.at(), cut.holds(&name(1))), (Some(mark(10)), false));
+
+    // Nor is it whole at any later time because it seems to have left: that was before.
+    let mut cut = kept(0);
+    let left = Reach {
+        can_change: false,
+        ..at(6, 4)
+    };
+    cut.report(&name(1), left.clone());
+    cut.report(&name(1), left);
+    assert_eq!(cut.upto(mark(10)), Some(mark(6)));
+}

@@ -133,6 +133,7 @@ impl Group {
             can_change,
             since: self.oldest_mark(),
             through: self.meeting.through,
+            newest: self.points.point().unwrap_or_default(),
             frozen: newest.filter(|_| frozen).map(|at| at.max(self.covered)),
             holes: self.holes(),
             lost: self.meeting.lost,

@@ -10,10 +10,11 @@ use super::site::{Kept, VOLUMES, name};
 use super::{Event, Faults, World};
 use crate::catalog::CutState;
 use crate::control::At;
+use crate::journal::Durable;
 use crate::points::Cut;
 use std::time::Duration;
 use wire::control::Control;
-use wire::{Name, TimeMark};
+use wire::{Name, Stamp, TimeMark};
 
 struct Pair {
     lanes: [World; 2],
@@ -59,7 +60,10 @@ impl Pair {
     fn step(&mut self) {
         let at = self.lanes[0].dice.roll(2) as usize;
         match self.lanes[0].dice.roll(400) {
-            0..4 => self.restart(),
+            0..4 => {
+                self.restart();
+                self.check("restarted");
+            }
             4 => self.detach(at),
             5..25 => self.keep(),
             25..45 => self.act(at, World::beat),
@@ -327,4 +331,34 @@ fn a_source_that_had_left_is_heard_only_when_the_others_wait_for_it_again() {
         _ => None,
     });
     assert_eq!(ack, Some(TimeMark(1 << 40)));
+}
+
+#[test]
+fn a_hole_in_the_journal_of_one_below_the_cut_takes_the_point_of_both_back() {
+    for nth in 1..4 {
+        let mut pair = Pair::new(1, SOUND, Duration::from_secs(1));
+        pair.settle_down("begun");
+        for block in 0..4 {
+            for lane in 0..2 {
+                pair.act(lane, |world| world.source.write(0, block % 3, false));
+                pair.act(lane, World::flow);
+            }
+        }
+        pair.keep();
+        let newest = pair.cut.at().unwrap();
+        // Found damaged when the receiver begins again; the source is gone.
+        let lane = &mut pair.lanes[1];
+        let gone = Stamp(lane.source.captured().0 - nth);
+        lane.site.kept.journal.retain(|(_, durable)| {
+            !matches!(durable, Durable::Record { header, .. } if header.stamp == gone)
+        });
+        pair.restart();
+        assert!(pair.cut.at().unwrap() < newest);
+        pair.check("with a hole");
+        for lane in &mut pair.lanes {
+            lane.faults.journal_loss = true;
+        }
+        pair.settle_down("healed");
+        pair.check("healed");
+    }
 }
