@@ -20,6 +20,7 @@ mod nbd;
 mod pressure;
 mod privilege;
 mod queues;
+mod receiver_disks;
 mod recopy;
 mod recover;
 mod removal;

@@ -13,6 +13,7 @@ pub mod consumer;
 pub mod content;
 pub mod demo;
 pub mod disk;
+pub mod filesystem;
 pub mod gap;
 pub mod kernel;
 pub mod log_writes;

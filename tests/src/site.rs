@@ -60,15 +60,28 @@ pub fn program(name: &str) -> PathBuf {
 impl Site {
     /// A receiver that serves and a source `db1` enrolled with it, for group `group`.
     pub fn new(group: &str) -> Self {
-        let mut site = Self::unenrolled(group);
-        let token = site.receiver_cli(["token", "--source", "db1"]).ok().stdout;
-        site.tap(["join", token.trim()]).ok();
-        site.group = group.into();
+        Self::prepared(group, |_| Vec::new())
+    }
+
+    /// The same, where `prepare` is given the directory the receiver's own will be in, before it is
+    /// made, and says what else `init` is told.
+    pub fn prepared(group: &str, prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
+        let mut site = Self::unenrolled_prepared(group, prepare);
+        site.enrol();
         site
     }
 
     /// The same, before the source has joined.
     pub fn unenrolled(group: &str) -> Self {
+        Self::unenrolled_prepared(group, |_| Vec::new())
+    }
+
+    fn enrol(&mut self) {
+        let token = self.receiver_cli(["token", "--source", "db1"]).ok().stdout;
+        self.tap(["join", token.trim()]).ok();
+    }
+
+    fn unenrolled_prepared(group: &str, prepare: impl FnOnce(&Path) -> Vec<String>) -> Self {
         crate::kernel::needs_ublk();
         let root = TempDir::with_prefix("ut-").unwrap_or_else(|error| panic!("tmp: {error}"));
         let address = format!("127.0.0.1:{}", free_port());
@@ -85,7 +98,9 @@ impl Site {
         // The unprivileged shipper must reach its sockets and its key below this directory.
         Run::sh(&format!("chmod 755 {}", site.root.path().display())).ok();
         let address = site.address.clone();
-        site.receiver_cli(["init", "--listen", &address]).ok();
+        let more = prepare(&site.path("receiver"));
+        let init = ["init", "--listen", &address].map(String::from);
+        site.receiver_cli(init.iter().chain(&more)).ok();
         site.start_receiver();
         site
     }
@@ -172,6 +187,12 @@ impl Site {
         let paths: Vec<PathBuf> = (0..targets)
             .map(|n| self.path("targets").join(format!("{volume}.{n}")))
             .collect();
+        self.register_on(volume, size_bytes, &paths);
+        paths
+    }
+
+    /// Registers `volume` at the receiver over these targets.
+    pub fn register_on(&self, volume: &str, size_bytes: u64, targets: &[PathBuf]) {
         let name = format!("{}/{volume}", self.group);
         let mut args: Vec<String> = [
             "volume",
@@ -184,11 +205,10 @@ impl Site {
         ]
         .map(String::from)
         .to_vec();
-        for path in &paths {
+        for path in targets {
             args.extend(["--target".into(), path.display().to_string()]);
         }
         self.receiver_cli(&args).ok();
-        paths
     }
 
     /// Registers and adds `disk` as `volume` with one target; gives the tapped device.
