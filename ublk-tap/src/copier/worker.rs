@@ -2,7 +2,6 @@
 
 use super::{CopierConfig, CopierSaid, Order, Shared};
 use crate::clock;
-use crate::device::become_io_flusher;
 use crate::ranges::Range;
 use crate::settings::ByteSize;
 use memmap2::MmapMut;
@@ -69,9 +68,6 @@ impl<T: Fn(CopierSaid)> Worker<T> {
 
     /// Works until the copier is dropped.
     pub(super) fn run(mut self, inbox: &Receiver<Order>) {
-        if let Err(error) = become_io_flusher() {
-            tracing::warn!(%error, "a copier is not an I/O flusher: memory may wait for its disk");
-        }
         let mut pause = Duration::ZERO;
         loop {
             let is_idle = self.copy.is_none() && self.rereads.is_empty();

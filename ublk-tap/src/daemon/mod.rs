@@ -20,6 +20,7 @@ pub use log::trim as trim_log;
 pub use spawn::{Said, Spawned, await_end, spawn, tell_starter};
 
 use crate::control::Server;
+use crate::device::become_io_flusher;
 use crate::failure::{Exit, Failure};
 use crate::group::clerk::{Clerk, Job, of_state};
 use crate::group::{Driver, DriverConfig, Fronts, Input, Recovery};
@@ -69,6 +70,11 @@ const ADD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the tap of a group until it is told to end or its last volume is removed.
 pub fn run(options: &Options) -> Result<(), Failure> {
+    // First, since every thread of ours and the shipper have it from here: a recovery, too, must not
+    // wait for memory that waits for a device nobody serves yet.
+    if let Err(error) = become_io_flusher() {
+        tracing::warn!(%error, "no I/O flusher: memory may wait for the devices served here");
+    }
     if options.on_demand {
         // Not when it leads a process group; then a terminal may reach it, as one started by hand.
         let _ = rustix::process::setsid();

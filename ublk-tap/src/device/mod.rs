@@ -358,8 +358,8 @@ impl Default for Shape {
     }
 }
 
-/// Makes the calling thread one whose memory never waits for I/O. For every thread a completion
-/// depends on; queue threads do it themselves.
+/// Makes the calling thread one whose memory never waits for I/O, and so all that it starts from
+/// here on: for whoever starts a thread that a completion depends on.
 pub fn become_io_flusher() -> io::Result<()> {
     Ok(rustix::process::configure_io_flusher_behavior(true)?)
 }

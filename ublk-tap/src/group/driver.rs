@@ -17,7 +17,7 @@ use super::tapped::Tapped;
 use super::upgrade::Become;
 use crate::control::{Asked, BarrierReached, Reply, ReplyTo, Request, Settling};
 use crate::copier::{CopierSaid, Rereads};
-use crate::device::{Parking, become_io_flusher};
+use crate::device::Parking;
 use crate::failure::Failure;
 use crate::settings::{Dirs, Settings, Span};
 use crate::shipper::{Port, Supervisor};
@@ -198,9 +198,6 @@ impl Driver {
 
     /// Works until the last volume is removed or the tap is told to end.
     pub fn run(mut self) {
-        if let Err(error) = become_io_flusher() {
-            tracing::warn!(%error, "the group is not an I/O flusher: memory may wait for its disks");
-        }
         if let Some(recovery) = self.recovery.take() {
             self.recover(Instant::now(), recovery);
         }

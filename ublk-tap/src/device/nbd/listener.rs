@@ -9,7 +9,6 @@ use super::roster::{Guest, Roster, Seat};
 use super::session::{Client, Session};
 use super::uring::Uring;
 use super::{NbdPlace, POOL_BYTES, Plan};
-use crate::device::become_io_flusher;
 use crate::device::buffers::Buffers;
 use crate::device::error::DeviceError;
 use crate::device::progress::Ways;
@@ -144,9 +143,6 @@ fn serve(plan: Arc<Plan>, seat: &Seat) -> io::Result<()> {
     let Some(terms) = haggle(&plan, &guest.socket, &mut input)? else {
         return Ok(());
     };
-    if let Err(error) = become_io_flusher() {
-        tracing::debug!(%error, "a client's thread is no I/O flusher");
-    }
     let worker = worker(&plan, guest)?;
     let limits = Limits {
         size_bytes: plan.export.size_bytes,
