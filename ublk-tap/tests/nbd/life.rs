@@ -257,7 +257,7 @@ fn a_tap_told_to_end_parts_with_a_client_that_writes() {
 }
 
 /// SIGKILL; returns when it is gone, as a service manager waits for it.
-fn kill_tap(host: &Host) {
+pub(crate) fn kill_tap(host: &Host) {
     let tap = tap_of(host);
     kill_process(tap, Signal::KILL).unwrap();
     let stat = format!("/proc/{}/stat", tap.as_raw_nonzero());

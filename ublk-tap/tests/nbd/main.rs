@@ -7,6 +7,7 @@ mod bench;
 mod clients;
 mod footprint;
 mod host;
+mod killed;
 mod life;
 mod resize;
 mod returns;
