@@ -5,7 +5,9 @@ use e2e::content;
 use e2e::disk::NullDisk;
 use e2e::site::Daemon;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// `/proc` of a live process.
@@ -142,4 +144,48 @@ fn the_live_shipper_has_the_network_and_nothing_else_and_the_tap_all_but_the_net
 
     site.assert_replica_equals("v0", &device);
     site.tap(["remove", "priv"]).ok();
+}
+
+/// What `PR_SET_IO_FLUSHER` sets in a thread's flags: PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE.
+const IO_FLUSHER: u64 = 0x0008_0000 | 0x0010_0000;
+
+/// Names of threads, and whether they are I/O flushers.
+fn threads(site: &Site, daemon: Daemon) -> Vec<(String, bool)> {
+    let tasks = fs::read_dir(Process::of(site, daemon).0.join("task")).unwrap();
+    let flags = |task: PathBuf| {
+        let stat = fs::read_to_string(task.join("stat")).unwrap();
+        let (name, fields) = stat.split_once('(').unwrap().1.rsplit_once(") ").unwrap();
+        let flags: u64 = fields.split(' ').nth(6).unwrap().parse().unwrap();
+        (name.to_owned(), flags & IO_FLUSHER == IO_FLUSHER)
+    };
+    tasks.map(|task| flags(task.unwrap().path())).collect()
+}
+
+#[test]
+fn no_thread_a_completion_depends_on_waits_for_memory_that_waits_for_a_disk() {
+    let site = Site::new("flush");
+    let disks = [NullDisk::plain(4), NullDisk::plain(4)];
+    site.protect(disks[0].path(), "v0");
+    site.register("v1", 4 << 20, 1);
+    site.add(disks[1].path(), "v1", &["--frontend", "nbd"]);
+    site.wait_mode("async");
+    for _ in 0..2 {
+        site.barrier("durable");
+        let socket = site.path("run").join("flush").join("v1.nbd");
+        let mut client = UnixStream::connect(socket).unwrap();
+        client.read_exact(&mut [0; 18]).unwrap();
+        let found = threads(&site, Daemon::Tap);
+        println!("{found:?}");
+        for name in ["clerk", "copier", "nbd"] {
+            assert!(found.iter().any(|thread| thread.0 == name), "no {name}");
+        }
+        // A shipper that waits for memory keeps the ring full, and with it the writes of this host.
+        for (name, is_flusher) in found.into_iter().chain(threads(&site, Daemon::Shipper)) {
+            assert!(is_flusher, "{name}");
+        }
+        drop(client);
+        site.kill_source();
+        site.tap(["recover", "flush"]).ok();
+    }
+    site.tap(["remove", "flush"]).ok();
 }

@@ -1,7 +1,7 @@
 //! A tap that is killed and started again: the application notices a pause and nothing else.
 
 use e2e::content;
-use e2e::disk::{Mapped, NullDisk, size_bytes};
+use e2e::disk::{Loop, Mapped, NullDisk, size_bytes};
 use e2e::site::{Daemon, LINK_PATIENCE, Signal};
 use e2e::{Run, Site, kernel, run};
 use serde_json::Value;
@@ -147,6 +147,117 @@ fn no_write_of_a_dead_tap_lands_after_one_of_its_successor() {
     site.assert_replica_equals("v0", &device);
     assert_eq!(of_volume(&site, "copies"), 1, "nothing was copied again");
     site.tap(["remove", "late"]).ok();
+}
+
+/// A disk that stands still when it is told to.
+struct Still {
+    below: Loop,
+    disk: Mapped,
+}
+
+const STILL_SECTORS: u64 = 64 << 11;
+
+impl Still {
+    /// Full of data.
+    fn new(site: &Site, name: &str) -> Self {
+        let file = site.path("below.img");
+        std::fs::write(&file, []).unwrap();
+        content::fill(&file, STILL_SECTORS * 512, 7);
+        let below = Loop::new(&file);
+        let table = format!("0 {STILL_SECTORS} linear {} 0", below.path().display());
+        let disk = Mapped::new(name, &table);
+        Self { below, disk }
+    }
+
+    /// It goes on; from this sector on, whatever comes fails.
+    fn go_on(&self, fails_from: u64) {
+        let below = self.below.path().display();
+        let good = format!("0 {fails_from} linear {below} 0");
+        let rest = STILL_SECTORS - fails_from;
+        let table = match rest {
+            0 => good,
+            _ => format!("{good}\n{fails_from} {rest} error"),
+        };
+        self.disk.reload(&table);
+    }
+
+    /// The disk stands still, `commands` go to the device, the source is killed, and the disk ends
+    /// what is in flight, from this sector on with an error. Whoever waits for the device waits.
+    fn kill_under(&self, site: &Site, commands: &[String], fails_from: u64) -> Vec<JoinHandle<()>> {
+        self.disk.suspend();
+        let start = |command: &String| {
+            let run = Run::sh(command).within(LINK_PATIENCE);
+            spawn(move || drop(run.ok()))
+        };
+        let waiting = commands.iter().map(start).collect();
+        run::eventually("all of it is in flight", Duration::from_secs(60), || {
+            of_volume(site, "in_flight").as_u64() >= Some(commands.len() as u64)
+        });
+        let status = site.status();
+        println!("in flight: {} bytes of the ring", status["ring_used_bytes"]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sleep(Duration::from_secs(1));
+                self.go_on(fails_from);
+            });
+            site.kill_source();
+        });
+        self.go_on(STILL_SECTORS);
+        waiting
+    }
+}
+
+#[test]
+fn a_tap_killed_with_most_of_the_ring_in_flight_is_recovered_without_an_error_or_a_copy() {
+    let site = Site::new("most");
+    let still = Still::new(&site, "ut-most");
+    site.register("v0", STILL_SECTORS * 512, 1);
+    let device = site.add(still.disk.path(), "v0", &["--ring-size", "4MiB"]);
+    site.wait_mode("async");
+    site.barrier("durable");
+    let name = device.display();
+    let write = |n: u64| {
+        format!("dd if=/dev/urandom of={name} bs=512k count=1 seek={n} oflag=direct conv=notrunc")
+    };
+    let writes: Vec<String> = (0..7).map(write).collect();
+    // Three of them are on the disk, three are not, and one is in part.
+    let waiting = still.kill_under(&site, &writes, (3 << 10) + 512);
+    recover(&site, "most");
+    for writer in waiting {
+        writer.join().unwrap();
+    }
+    site.barrier("durable");
+    site.assert_replica_equals("v0", &device);
+    content::same(&device, still.disk.path());
+    assert_eq!(of_volume(&site, "copies"), 1, "nothing was copied again");
+    assert_eq!(site.status()["mode"], "async");
+    site.tap(["remove", "most"]).ok();
+}
+
+#[test]
+fn a_tap_killed_amid_discards_is_recovered_without_an_error_or_a_copy() {
+    let site = Site::new("punch");
+    let still = Still::new(&site, "ut-punch");
+    site.register("v0", STILL_SECTORS * 512, 1);
+    let device = site.add(still.disk.path(), "v0", &["--ring-size", "4MiB"]);
+    site.wait_mode("async");
+    site.barrier("durable");
+    let name = device.display();
+    let discard = |n: u64| format!("blkdiscard -o {} -l {} {name}", n << 24, 12 << 20);
+    let mut commands: Vec<String> = (1..4).map(discard).collect();
+    commands.push(format!("blkdiscard -z -o 4194304 -l 4194304 {name}"));
+    // The first of them are carried out, the data of the others is still there: more than the ring.
+    let waiting = still.kill_under(&site, &commands, 18 << 11);
+    recover(&site, "punch");
+    for one in waiting {
+        one.join().unwrap();
+    }
+    site.barrier("durable");
+    site.assert_replica_equals("v0", &device);
+    content::same(&device, still.disk.path());
+    assert_eq!(of_volume(&site, "copies"), 1, "nothing was copied again");
+    assert_eq!(site.status()["mode"], "async");
+    site.tap(["remove", "punch"]).ok();
 }
 
 #[test]

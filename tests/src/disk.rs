@@ -174,6 +174,13 @@ impl Mapped {
         .ok();
     }
 
+    /// Lets nothing begin or end until it is given a table again.
+    pub fn suspend(&self) {
+        Run::new("dmsetup")
+            .args(["suspend", "--noflush", "--nolockfs", &self.name])
+            .ok();
+    }
+
     /// Sends a target message.
     pub fn message(&self, message: &str) {
         Run::new("dmsetup")
