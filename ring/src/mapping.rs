@@ -1,8 +1,9 @@
 //! One shared mapping of a file, laid out so that the kernel can back it with huge pages.
 //!
 //! Owned by the three maps of [`crate::map`]. Promised: the bytes from `as_ptr` on stay mapped as
-//! long as the mapping lives, at an address that is a multiple of a huge page. It makes no
-//! references; what may be done with the memory is its owner's to say.
+//! long as the mapping lives, at an address that is a multiple of a huge page. The only references
+//! it makes are to words, as atomics, and only for those it is asked for; which of them are words
+//! and which are payload is its owner's to say.
 //!
 //! Why our own, and unsafe: a ring in pages of 4 KiB costs a sixth of the speed of a copy into it
 //! (docs/benchmarks.md), a huge page is only mapped where address and offset agree, and the
@@ -10,13 +11,19 @@
 
 #![allow(unsafe_code)]
 
+use crate::layout::WORD_BYTES;
+use crate::sync::{AtomicU64, Ordering};
 use rustix::mm::{self, MapFlags, ProtFlags};
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
+use std::slice;
 
 /// Size of a huge page where ours run; elsewhere the alignment does no harm.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+const _: () = assert!(size_of::<AtomicU64>() as u64 == WORD_BYTES);
+const _: () = assert!(align_of::<AtomicU64>() as u64 == WORD_BYTES);
 
 /// A shared mapping of the first bytes of a file.
 #[derive(Debug)]
@@ -73,6 +80,26 @@ impl Mapping {
         self.bytes
     }
 
+    /// `count` words from `first` on, which nobody uses but as atomics.
+    ///
+    /// Of a mapping for reading only, nothing but relaxed loads may go through them: those are the
+    /// atomic accesses that are allowed on memory that cannot be written.
+    pub(crate) fn words(&self, first: usize, count: usize) -> &[AtomicU64] {
+        assert!(first + count <= self.bytes / WORD_BYTES as usize);
+        // SAFETY: the range lies inside the mapping (asserted), which is aligned to more than a word
+        // and lives as long as `self`; that these bytes are words is the caller's promise, here and
+        // in every other mapping of the file.
+        unsafe { slice::from_raw_parts(self.as_ptr().cast::<AtomicU64>().add(first), count) }
+    }
+
+    /// Copies the words from `first` on out, each read without order.
+    pub(crate) fn copy_out(&self, first: usize, out: &mut [u64]) {
+        let words = self.words(first, out.len());
+        for (to, from) in out.iter_mut().zip(words) {
+            *to = from.load(Ordering::Relaxed);
+        }
+    }
+
     /// Keeps the memory resident.
     pub(crate) fn lock(&self) -> io::Result<()> {
         // SAFETY: the range is mapped as long as `self`; locking changes no byte of it.
@@ -114,7 +141,7 @@ impl Reserved {
 
     /// Gives back all but `bytes` after the first `skipped_bytes`.
     fn keep(self, skipped_bytes: usize, bytes: usize) {
-        let end = skipped_bytes + bytes.next_multiple_of(rustix::param::page_size());
+        let end = skipped_bytes + bytes.next_multiple_of(page_bytes());
         unmap(self.first, skipped_bytes);
         unmap(self.first.wrapping_add(end), self.bytes.saturating_sub(end));
         std::mem::forget(self);
@@ -125,6 +152,13 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         unmap(self.first, self.bytes);
     }
+}
+
+/// Size of a page, as the C library was told it: the confined shipper may not ask again.
+fn page_bytes() -> usize {
+    // SAFETY: it only reads what the C library keeps.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(HUGE_PAGE_BYTES)
 }
 
 /// Gives back addresses of ours that nothing points into.
