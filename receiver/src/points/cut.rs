@@ -312,7 +312,7 @@ impl Cut {
         let changing = reaches().filter(|reach| reach.can_change);
         let changing = changing.map(|reach| reach.through).min();
         let last = reaches().map(|reach| reach.through).max();
-        changing.or(last.max(last.and(self.at)))
+        changing.or_else(|| last.max(last.and(self.at)))
     }
 
     /// A lane that is awaited and has a point at the cut.
