@@ -40,8 +40,8 @@ pub struct Checker<'a> {
     marks: BTreeMap<String, Marks>,
     /// The newest point is not before this moment.
     floor: Moment,
-    /// The last joint image, the moments it may be, and its stamp.
-    last: Option<(Images, Bounds)>,
+    /// The last joint image.
+    last: Option<Images>,
     /// Some points that were exported: incarnation, stamp, and the images.
     kept: Vec<(Point, Images)>,
     /// What came of it.
@@ -288,7 +288,7 @@ impl<'a> Checker<'a> {
         if listed.is_newest {
             self.floor = self.floor.max(found.low);
             self.shared.floor.store(self.floor, Ordering::Relaxed);
-            self.last = Some((images.clone(), found));
+            self.last = Some(images.clone());
         }
         if self.kept.len() < KEPT_MAX {
             self.kept.push((listed.point, images));
@@ -323,7 +323,7 @@ impl<'a> Checker<'a> {
             history: &history,
             images,
             bounds,
-            older: self.last.as_ref().map(|(images, found)| (images, *found)),
+            older: self.last.as_ref(),
         };
         for damage in Damage::ALL {
             let Some(damaged) = judged.damaged(damage, &mut self.dice) else {
@@ -390,7 +390,7 @@ impl<'a> Checker<'a> {
             (number, contents(&image, number))
         });
         let disks: Images = disks.collect();
-        if self.last.as_ref().map(|(images, _)| images) != Some(&disks) {
+        if self.last.as_ref() != Some(&disks) {
             self.shared
                 .violation("P4: at rest the replica is not the disk".into());
         }

@@ -43,8 +43,8 @@ pub struct Judged<'a> {
     pub images: &'a Images,
     /// What it was judged by.
     pub bounds: Bounds,
-    /// One that was good before, and the moments it may be.
-    pub older: Option<(&'a Images, Bounds)>,
+    /// One that was good before.
+    pub older: Option<&'a Images>,
 }
 
 /// How often a place for the damage is looked for.
@@ -54,8 +54,8 @@ impl Judged<'_> {
     /// The image, damaged so that it cannot be any legal one; none where it has no place for that.
     pub fn damaged(&self, damage: Damage, dice: &mut Dice) -> Option<Images> {
         if damage == Damage::Stale {
-            let (older, moments) = self.older?;
-            return (moments.high < self.bounds.low).then(|| older.clone());
+            let older = self.older?;
+            return self.lacks_something(older).then(|| older.clone());
         }
         (0..TRIES).find_map(|_| {
             let nth = dice.roll(self.images.len() as u64) as usize;
@@ -102,6 +102,24 @@ impl Judged<'_> {
             Damage::Stale => return false,
         }
         true
+    }
+
+    /// Whether a write that was answered before the image's first moment is not in an older one.
+    ///
+    /// Not told by the moments found for the older one: what was in flight then was answered later, or
+    /// cut off, and either makes them more.
+    fn lacks_something(&self, older: &Images) -> bool {
+        let places = older
+            .iter()
+            .enumerate()
+            .flat_map(|(nth, (_, image))| (0..image.len()).map(move |sector| (nth, sector)));
+        let mut missing = places.filter(|&(nth, sector)| {
+            self.standing((nth, sector)).is_some_and(|change| {
+                let is_old = self.history.span(change).1 < self.bounds.low;
+                is_old && older[nth].1[sector] != change as u64
+            })
+        });
+        missing.next().is_some()
     }
 
     /// The write a sector shows, if nothing came after it that may be in the image.

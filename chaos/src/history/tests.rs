@@ -101,11 +101,6 @@ fn every_damaged_image_of_a_random_run_is_refused() {
         let states = std::mem::take(&mut model.states);
         for pair in states.windows(8).step_by(3) {
             let ((low, older), (moment, images)) = (&pair[0], &pair[7]);
-            let at_any_time = Bounds {
-                low: 0,
-                high: model.history.now(),
-            };
-            let older_bounds = model.history.judge(older, at_any_time).unwrap();
             let bounds = |low| Bounds { low, high: *moment };
             for (nth, damage) in Damage::ALL.into_iter().enumerate() {
                 let judged = Judged {
@@ -115,7 +110,7 @@ fn every_damaged_image_of_a_random_run_is_refused() {
                         Damage::Stale => bounds(*moment),
                         _ => bounds(low + 1),
                     },
-                    older: Some((older, older_bounds)),
+                    older: Some(older),
                 };
                 let Some(damaged) = judged.damaged(damage, &mut dice) else {
                     continue;
