@@ -10,7 +10,7 @@ use crate::descriptor::{
 };
 use crate::map::{SlotPayload, SlotWords};
 use crate::place::Placement;
-use std::sync::atomic::{Ordering, fence};
+use crate::sync::{Ordering, fence};
 use wire::{Stamp, TimeMark};
 
 /// A claimed place: fill it, or drop it to give it back.

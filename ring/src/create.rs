@@ -11,6 +11,7 @@ use crate::layout::{
 };
 use crate::map::{PageMap, TapMap};
 use crate::place::ClaimWord;
+use crate::sync::Ordering;
 use crate::wake::Waker;
 use rustix::fs::{self, FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -20,7 +21,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 /// Name of the ring file in the group's run directory.
 pub(crate) const RING_FILE: &str = "ring";

@@ -22,10 +22,12 @@ mod descriptor;
 pub mod handoff;
 mod layout;
 mod map;
+#[cfg_attr(any(ring_loom, ring_shuttle), path = "mapping_model.rs")]
 mod mapping;
 mod place;
 mod reclaim;
 mod recover;
+mod sync;
 mod tap;
 mod wake;
 

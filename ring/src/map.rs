@@ -17,22 +17,19 @@ use crate::layout::{
 };
 use crate::mapping::Mapping;
 use crate::place::{ClaimWord, Cursor, Placement, UNIT_BYTES};
+use crate::sync::{AtomicU64, Ordering};
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::atomic::{AtomicU64, Ordering};
 use zerocopy::IntoBytes;
 
 /// Words copied out of the ring at a time.
 const COPY_WORDS: usize = 64;
 /// How often the claim word is read again when the freed cursor overtakes the reader.
 const CLAIM_READS_MAX: u32 = 1 << 24;
-
-const _: () = assert!(size_of::<AtomicU64>() as u64 == WORD_BYTES);
-const _: () = assert!(align_of::<AtomicU64>() as u64 == WORD_BYTES);
 
 /// The tap's view of the ring: control words as atomics, payload by claim only.
 #[derive(Debug)]
@@ -116,13 +113,13 @@ impl TapMap {
 
     /// A control word; payload is out of reach.
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
-        &self.control()[index]
+        &self.control(index, 1)[0]
     }
 
     /// The descriptor words of a stamp's slot.
     pub(crate) fn descriptor(&self, stamp: u64) -> &[AtomicU64] {
         let first = self.layout.descriptor_word(stamp);
-        &self.control()[first..first + DESCRIPTOR_WORDS]
+        self.control(first, DESCRIPTOR_WORDS)
     }
 
     /// A copy of the descriptor of a stamp's slot. The caller has seen a state that keeps it in place.
@@ -209,7 +206,7 @@ impl TapMap {
             if let Some(claimed) = word.rebuild(freed, self.layout.geometry) {
                 return Some((word, claimed, freed));
             }
-            std::hint::spin_loop();
+            crate::sync::spin_loop();
         }
         None
     }
@@ -228,12 +225,9 @@ impl TapMap {
         })
     }
 
-    fn control(&self) -> &[AtomicU64] {
-        let first = self.map.as_ptr().cast::<AtomicU64>();
-        // SAFETY: the map is page-aligned and holds at least `control_words` words (asserted in
-        // `new`), lives as long as `self`, and these words are only ever used as atomics, here and
-        // in every other map of the file.
-        unsafe { slice::from_raw_parts(first, self.layout.control_words) }
+    fn control(&self, first: usize, count: usize) -> &[AtomicU64] {
+        assert!(first + count <= self.layout.control_words);
+        self.map.words(first, count)
     }
 }
 
@@ -259,34 +253,25 @@ impl ReadMap {
     ///
     /// Relaxed on purpose: it is the one atomic load that is allowed on memory mapped read-only.
     pub(crate) fn load(&self, index: usize) -> u64 {
-        self.words()[index].load(Ordering::Relaxed)
+        self.map.words(index, 1)[0].load(Ordering::Relaxed)
     }
 
     /// Appends `bytes` bytes from `first_byte` (a multiple of a word) on.
     pub(crate) fn read(&self, first_byte: usize, bytes: usize, out: &mut Vec<u8>) {
         let word_bytes = WORD_BYTES as usize;
         assert!(first_byte.is_multiple_of(word_bytes));
-        let first = first_byte / word_bytes;
-        let words = &self.words()[first..first + bytes.div_ceil(word_bytes)];
+        let mut first = first_byte / word_bytes;
         out.reserve(bytes);
         let mut left = bytes;
-        for chunk in words.chunks(COPY_WORDS) {
+        while left > 0 {
             let mut copy = [0u64; COPY_WORDS];
-            for (to, from) in copy.iter_mut().zip(chunk) {
-                *to = from.load(Ordering::Relaxed);
-            }
-            let wanted = left.min(chunk.len() * word_bytes);
+            let count = left.div_ceil(word_bytes).min(COPY_WORDS);
+            self.map.copy_out(first, &mut copy[..count]);
+            let wanted = left.min(count * word_bytes);
             out.extend_from_slice(&copy.as_bytes()[..wanted]);
             left -= wanted;
+            first += count;
         }
-        assert!(left == 0);
-    }
-
-    fn words(&self) -> &[AtomicU64] {
-        let first = self.map.as_ptr().cast::<AtomicU64>();
-        // SAFETY: the map is page-aligned, spans `len` bytes and lives as long as `self`. It is
-        // read-only memory: this module does nothing but relaxed loads through this slice.
-        unsafe { slice::from_raw_parts(first, self.map.len() / WORD_BYTES as usize) }
     }
 }
 
@@ -305,11 +290,7 @@ impl PageMap {
 
     /// A word of the page.
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
-        assert!((index as u64) < PAGE_BYTES / WORD_BYTES);
-        let first = self.map.as_ptr().cast::<AtomicU64>();
-        // SAFETY: the index is inside the page (asserted), which is mapped writable and aligned,
-        // lives as long as `self`, and is only ever used as atomics.
-        unsafe { &*first.add(index) }
+        &self.map.words(index, 1)[0]
     }
 }
 

@@ -8,8 +8,9 @@
 use crate::layout::{ACKED_WORD, FREED_POSITION_WORD, FREED_STAMP_WORD, SENT_WORD};
 use crate::map::{PageMap, TapMap};
 use crate::place::Cursor;
-use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::sync::Ordering;
+use crate::sync::{Mutex, MutexGuard};
+use std::sync::PoisonError;
 use wire::Stamp;
 
 /// The shipper's page says something that cannot be: the group is broken.

@@ -19,13 +19,13 @@ use crate::layout::{
 };
 use crate::map::TapMap;
 use crate::place::{ClaimWord, Cursor, Placement};
+use crate::sync::Ordering;
 use crate::tap::Ring;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use wire::{Incarnation, RecordKind, Stamp, TimeMark, VolumeIndex};
 use zerocopy::IntoBytes;
 

@@ -13,10 +13,10 @@ use crate::layout::{CLAIM_WORD, DOUBT_WORD, Header, SENT_WORD, WHOLE_WORD};
 use crate::map::{PageMap, TapMap};
 use crate::place::{ClaimWord, Cursor, Geometry, UNIT_BYTES, units_of};
 use crate::reclaim::{AckViolation, Reclaimer};
+use crate::sync::{AtomicU64, Ordering};
 use crate::wake::Waker;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use wire::{Incarnation, Stamp, TimeMark, VolumeIndex};
 
 /// How often one claim tries to free memory before it reports a full ring.

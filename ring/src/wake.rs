@@ -10,11 +10,11 @@
 
 use crate::layout::SLEEPING_WORD;
 use crate::map::PageMap;
+use crate::sync::{Ordering, fence};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{Ordering, fence};
 
 /// Most bytes taken from the pipe by one drain; it holds few, since a wake clears the flag.
 const DRAIN_BYTES_MAX: usize = 4096;

@@ -15,10 +15,10 @@ use crate::layout::{
 };
 use crate::map::{PageMap, ReadMap};
 use crate::place::{ClaimWord, Cursor};
+use crate::sync::{Ordering, fence};
 use crate::wake::{self, WakeFd};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{Ordering, fence};
 use wire::{Incarnation, Stamp, TimeMark};
 
 /// How often the claim word is read again when it changes under the reader.

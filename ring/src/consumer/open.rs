@@ -4,12 +4,12 @@ use super::Consumer;
 use crate::handoff::ConsumerFds;
 use crate::layout::{HEADER_WORDS, Header, HeaderError, PAGE_BYTES};
 use crate::map::{PageMap, ReadMap};
+use crate::sync::{Ordering, fence};
 use crate::wake::{self, WakeFd};
 use rustix::fs::{self, OFlags};
 use std::array;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{Ordering, fence};
 
 /// Why descriptors are not a ring.
 #[derive(Debug, thiserror::Error)]

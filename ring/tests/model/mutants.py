@@ -29,8 +29,6 @@ MUTANTS = [
      "        let _ = before;\n        Ok(())"),
     ("shuttle", "consumer/mod.rs", "if self.state(stamp.0).filled_as(stamp.0).is_none() {", "if self.state(stamp.0).stamp != stamp.0 {"),
     ("shuttle", "consumer/mod.rs", "match self.state(stamp.0).done_as(stamp.0) {", "match self.state(stamp.0).filled_as(stamp.0) {"),
-    ("shuttle", "reclaim.rs", "map.word(FREED_STAMP_WORD).store(acked, Ordering::Release);\n    map.word(FREED_POSITION_WORD).store(end, Ordering::Release);",
-     "map.word(FREED_POSITION_WORD).store(end, Ordering::Release);\n    map.word(FREED_STAMP_WORD).store(acked, Ordering::Release);"),
     ("shuttle", "reclaim.rs", "let acked = page.word(ACKED_WORD).load(Ordering::Acquire);\n        let (_, claimed, freed) = map.claimed();",
      "let (_, claimed, freed) = map.claimed();\n        let acked = page.word(ACKED_WORD).load(Ordering::Acquire);"),
 ]
