@@ -192,11 +192,11 @@ impl JoinReply {
         let enrolled = reader.flag("enrolled")?;
         let reason = reader.text("reason", TEXT_BYTES_MAX)?;
         reader.finish()?;
-        Ok(if enrolled {
-            Self::Enrolled
-        } else {
-            Self::Refused(reason)
-        })
+        match enrolled {
+            true if reason.is_empty() => Ok(Self::Enrolled),
+            true => Err(DecodeError::BadValue("reason to be enrolled")),
+            false => Ok(Self::Refused(reason)),
+        }
     }
 }
 

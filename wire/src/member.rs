@@ -63,7 +63,11 @@ impl Member {
         let code = reader.u8()?;
         let incarnation = reader.incarnation()?;
         let stamp = reader.stamp()?;
+        let is_zero = incarnation == Incarnation::default() && stamp == Stamp::ZERO;
         let action = match code {
+            JOIN | READY | LEAVE if !is_zero => {
+                return Err(DecodeError::BadValue("earlier life of a member"));
+            }
             JOIN => MemberAction::Join,
             READY => MemberAction::Ready,
             LEAVE => MemberAction::Leave,
@@ -124,6 +128,19 @@ mod tests {
             assert_eq!(Member::parse(&bytes), Ok(member(action)));
             for cut in 0..bytes.len() {
                 assert!(Member::parse(&bytes[..cut]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn an_earlier_life_is_of_those_who_continue_alone() {
+        for action in [MemberAction::Join, MemberAction::Ready, MemberAction::Leave] {
+            let good = member(action).to_bytes();
+            for byte in 1..33 {
+                let mut bytes = good.clone();
+                bytes[byte] = 200;
+                let refused = Err(DecodeError::BadValue("earlier life of a member"));
+                assert_eq!(Member::parse(&bytes), refused, "{action:?}, byte {byte}");
             }
         }
     }

@@ -105,6 +105,9 @@ impl CopyWanted {
         let mut reader = Reader::new(body);
         let one = reader.flag("one volume")?;
         let index = VolumeIndex(reader.u16()?);
+        if !one && index != VolumeIndex::default() {
+            return Err(DecodeError::BadValue("volume of all volumes"));
+        }
         let reason = reader.text("reason", TEXT_BYTES_MAX)?;
         reader.finish()?;
         Ok(Self {
