@@ -75,6 +75,8 @@ pub struct Group {
     points: Points,
     /// Oldest first. The base is in the first, or about to change over to it.
     streams: VecDeque<Stream>,
+    /// Left behind by the base; the next change-over lets the journal forget them.
+    left: Vec<StreamNumber>,
     /// Where the base is, and where it is headed: what its targets may hold.
     base: StreamState,
     /// How far the catalog is known to let it go: nothing is written beyond.

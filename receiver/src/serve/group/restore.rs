@@ -154,6 +154,7 @@ impl Restored {
             volumes: self.volumes,
             points,
             streams: VecDeque::from(streams),
+            left: Vec::new(),
             committed: Committed::of(&self.base),
             base: self.base,
             session: None,

@@ -231,7 +231,9 @@ impl Group {
         self.out.push_back(Output::Job(job));
     }
 
-    /// Streams whose end the base has reached are of no more use.
+    /// Streams whose end the base has reached are of no more use. The journal keeps the last until
+    /// the base is known to be in the next: how the volumes went on in it beyond its end, which no
+    /// state of the base says, is found nowhere else.
     fn leave_streams_behind(&mut self) {
         while self.streams.len() > 1
             && let Some(stream) = self.streams.front()
@@ -243,9 +245,14 @@ impl Group {
             if !ended && !passed {
                 return;
             }
-            self.out.push_back(Output::Retire(stream.number));
+            self.left.push(stream.number);
             self.streams.pop_front();
         }
+    }
+
+    fn retire_left(&mut self) {
+        let left = self.left.drain(..);
+        self.out.extend(left.map(Output::Retire));
     }
 
     /// The base rests at the end of the older stream: from now on it is in the next one.
@@ -297,6 +304,7 @@ impl Group {
             Job::Commit(state) => {
                 self.committed = Committed::of(&state);
                 self.base = state;
+                self.retire_left();
             }
             Job::Step(step) => {
                 self.targets.took_a_step();

@@ -231,11 +231,9 @@ impl World {
         self.begin_again(kept);
     }
 
-    /// A target fails in the waiting step, or before it is begun. Not where the journal loses what
-    /// it held as well: one fault of disks at a time.
+    /// A target fails in the waiting step, or before it is begun.
     fn fail_target(&mut self) {
-        let other_fault = self.faults.journal_loss || self.faults.damage;
-        if other_fault || !matches!(self.site.job, Some(Job::Step(_))) {
+        if !matches!(self.site.job, Some(Job::Step(_))) {
             return;
         }
         let (reach, pattern) = (self.dice.roll(3), self.dice.roll(1 << 6));
