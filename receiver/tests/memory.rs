@@ -6,6 +6,7 @@
 )]
 
 use bytes::Bytes;
+use receiver::catalog::Since;
 use receiver::fold::RecordAt;
 use receiver::journal::Durable;
 use receiver::serve::group::{Registered, Restored};
@@ -80,6 +81,7 @@ fn a_retained_record_takes_forty_bytes_of_memory_at_most() {
         size_bytes: SIZE_BYTES,
         sector_bytes: 512,
         refused: None,
+        since: Some(Since::default()),
     };
     let volumes = BTreeMap::from([(name("data"), registered)]);
     let before = memory_bytes();

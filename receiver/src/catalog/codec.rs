@@ -8,8 +8,9 @@
 //! tokens   SHA-256 of the secret, hex   source text | expires u64 | used time
 //! sources  NAME                         pin [32] | enrolled u64 | revoked time
 //! groups   GROUP                        generation
-//! volumes  GROUP/VOLUME                 source text | size u64 | sector u32 | layout u8: 1 plain,
-//!                                       2 pool | disk flag, text
+//! volumes  GROUP/VOLUME                 version 2: source text | size u64 | sector u32 | layout u8: 1 plain,
+//!                                       2 pool | disk flag, text, counter u64, stamp u64 (both
+//!                                       not in version 1, and then 0)
 //!                                       | count u16, per target: path text, identity
 //!          identity                     1 | device u64 | inode u64 | born ns u64 | size u64
 //!                                       2 | id text | size u64
@@ -32,8 +33,8 @@
 //! notices a change that forgets it.
 
 use super::records::{
-    CutState, GroupRecord, PointRecord, SourceRecord, Standing, StreamState, TargetRecord,
-    TokenRecord, VolumeRecord, VolumeState,
+    Bound, CutState, GroupRecord, PointRecord, Since, SourceRecord, Standing, StreamState,
+    TargetRecord, TokenRecord, VolumeRecord, VolumeState,
 };
 use crate::apply::{KNOWN_BLOCKS, KnownBlocks};
 use crate::target::{LayoutKind, Place, TARGETS_MAX, TargetIdentity};
@@ -61,6 +62,11 @@ pub(super) trait Value: Sized {
     /// Reads them; `key` is the key of the table.
     fn take(key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
 
+    /// The same of an earlier version, where that is understood.
+    fn take_old(version: u8, _key: &str, _reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Err(DecodeError::UnknownVersion(u16::from(version)))
+    }
+
     /// The whole value.
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
@@ -73,10 +79,10 @@ pub(super) trait Value: Sized {
     fn decode(key: &str, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
-        if version != Self::VERSION {
-            return Err(DecodeError::UnknownVersion(u16::from(version)));
-        }
-        let value = Self::take(key, &mut reader)?;
+        let value = match version {
+            _ if version == Self::VERSION => Self::take(key, &mut reader)?,
+            _ => Self::take_old(version, key, &mut reader)?,
+        };
         reader.finish()?;
         Ok(value)
     }
@@ -137,6 +143,7 @@ impl Value for GroupRecord {
 
 impl Value for VolumeRecord {
     const WHAT: &'static str = "volume";
+    const VERSION: u8 = 2;
 
     fn put(&self, writer: &mut Writer) {
         writer
@@ -148,7 +155,13 @@ impl Value for VolumeRecord {
                 LayoutKind::Pool => 2,
             });
         writer.flag(self.disk.is_some());
-        writer.text(self.disk.as_deref().unwrap_or_default(), IDENTITY_BYTES_MAX);
+        let disk = self.disk.as_ref();
+        let identity = disk.map_or("", |disk| disk.identity.as_str());
+        let since = disk.map(|disk| disk.since).unwrap_or_default();
+        writer
+            .text(identity, IDENTITY_BYTES_MAX)
+            .u64(since.counter)
+            .stamp(since.after);
         writer.count(self.targets.len());
         for target in &self.targets {
             let path = target.path.as_os_str().as_bytes();
@@ -158,38 +171,60 @@ impl Value for VolumeRecord {
     }
 
     fn take(key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let name: VolumeName = key
-            .parse()
-            .map_err(|_| DecodeError::BadValue("volume name"))?;
-        let source = reader.name("source")?;
-        let (size_bytes, sector_bytes) = (reader.u64()?, reader.u32()?);
-        let kind = match reader.u8()? {
-            1 => LayoutKind::Plain,
-            2 => LayoutKind::Pool,
-            _ => return Err(DecodeError::BadValue("layout")),
-        };
-        let (known, disk) = (reader.flag("disk")?, reader.identity()?);
-        let mut targets = Vec::new();
-        for _ in 0..reader.count("targets", TARGETS_MAX)? {
-            let len = reader.count("path", PATH_BYTES_MAX)?;
-            let path = PathBuf::from(OsString::from_vec(reader.take(len)?.to_vec()));
-            targets.push(TargetRecord {
-                path,
-                identity: take_identity(reader)?,
-                known: None,
-            });
-        }
-        let disk = known.then_some(disk);
-        Ok(Self {
-            name,
-            source,
-            size_bytes,
-            sector_bytes,
-            kind,
-            disk,
-            targets,
+        take_volume(key, reader, |reader| {
+            Ok(Since {
+                counter: reader.u64()?,
+                after: reader.stamp()?,
+            })
         })
     }
+
+    /// Version 1 does not say since when a volume belongs to its disk: since ever.
+    fn take_old(version: u8, key: &str, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match version {
+            1 => take_volume(key, reader, |_| Ok(Since::default())),
+            _ => Err(DecodeError::UnknownVersion(u16::from(version))),
+        }
+    }
+}
+
+fn take_volume(
+    key: &str,
+    reader: &mut Reader<'_>,
+    since: impl FnOnce(&mut Reader<'_>) -> Result<Since, DecodeError>,
+) -> Result<VolumeRecord, DecodeError> {
+    let name: VolumeName = key
+        .parse()
+        .map_err(|_| DecodeError::BadValue("volume name"))?;
+    let source = reader.name("source")?;
+    let (size_bytes, sector_bytes) = (reader.u64()?, reader.u32()?);
+    let kind = match reader.u8()? {
+        1 => LayoutKind::Plain,
+        2 => LayoutKind::Pool,
+        _ => return Err(DecodeError::BadValue("layout")),
+    };
+    let (known, identity) = (reader.flag("disk")?, reader.identity()?);
+    let since = since(reader)?;
+    let mut targets = Vec::new();
+    for _ in 0..reader.count("targets", TARGETS_MAX)? {
+        let len = reader.count("path", PATH_BYTES_MAX)?;
+        let path = PathBuf::from(OsString::from_vec(reader.take(len)?.to_vec()));
+        targets.push(TargetRecord {
+            path,
+            identity: take_identity(reader)?,
+            known: None,
+        });
+    }
+    let disk = known.then_some(Bound { identity, since });
+    Ok(VolumeRecord {
+        name,
+        source,
+        size_bytes,
+        sector_bytes,
+        kind,
+        disk,
+        targets,
+    })
 }
 
 impl Value for CutState {

@@ -23,8 +23,8 @@ mod tests;
 
 pub use error::{CatalogError, RedeemError};
 pub use records::{
-    CutState, GroupRecord, Lane, PointRecord, SourceRecord, Standing, StreamState, TargetRecord,
-    TokenRecord, VolumeRecord, VolumeState,
+    Bound, CutState, GroupRecord, Lane, PointRecord, Since, SourceRecord, Standing, StreamState,
+    TargetRecord, TokenRecord, VolumeRecord, VolumeState,
 };
 pub use store::Catalog;
 

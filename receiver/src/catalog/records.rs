@@ -7,6 +7,7 @@ use crate::target::{
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use wire::control::Hello;
 use wire::{Generation, Incarnation, Name, Pin, Stamp, TimeMark, VolumeName};
 
 /// An enrolment token, as the receiver remembers it.
@@ -53,10 +54,44 @@ pub struct VolumeRecord {
     pub sector_bytes: u32,
     /// How it lies on its targets.
     pub kind: LayoutKind,
-    /// Identity of the source's disk, once one has shown up.
-    pub disk: Option<String>,
+    /// The source's disk, once one has shown up.
+    pub disk: Option<Bound>,
     /// The target disks, in layout order.
     pub targets: Vec<TargetRecord>,
+}
+
+/// The disk of a source that a volume belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Its identity.
+    pub identity: String,
+    /// From where on.
+    pub since: Since,
+}
+
+/// A place in the streams of a source. What lies up to it is none of a volume that was registered
+/// later, under a name that was in use before (P13).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Since {
+    /// Counter of the incarnation.
+    pub counter: u64,
+    /// The last record that does not count.
+    pub after: Stamp,
+}
+
+impl Since {
+    /// From this hello on: what its source does not hold any more was for others.
+    pub fn hello(hello: &Hello) -> Self {
+        Self {
+            counter: hello.incarnation.counter,
+            after: hello.oldest.prev(),
+        }
+    }
+
+    /// Whether the record lies behind it.
+    pub fn admits(self, incarnation: Incarnation, stamp: Stamp) -> bool {
+        (incarnation.counter, stamp) > (self.counter, self.after)
+    }
 }
 
 impl VolumeRecord {

@@ -311,18 +311,30 @@ fn a_volume_is_registered_once_and_a_group_may_have_several_sources() {
     );
 }
 
+fn bound(identity: &str, after: u64) -> Bound {
+    let since = Since {
+        counter: 2,
+        after: Stamp(after),
+    };
+    Bound {
+        identity: identity.to_owned(),
+        since,
+    }
+}
+
 #[test]
 fn a_volume_is_bound_to_the_first_disk_it_sees() {
     let (_dir, catalog) = catalog();
     let record = volume("db/wal", "host1");
     catalog.add_volume(&record, fresh()).unwrap();
-    assert_eq!(catalog.bind_disk(&record.name, "wwn:1").unwrap(), "wwn:1");
-    assert_eq!(catalog.bind_disk(&record.name, "wwn:2").unwrap(), "wwn:1");
-    let bound = catalog.volume(&record.name).unwrap().unwrap();
-    assert_eq!(bound.disk.as_deref(), Some("wwn:1"));
+    let (first, other) = (bound("wwn:1", 7), bound("wwn:2", 9));
+    assert_eq!(catalog.bind_disk(&record.name, &first).unwrap(), first);
+    assert_eq!(catalog.bind_disk(&record.name, &other).unwrap(), first);
+    let kept = catalog.volume(&record.name).unwrap().unwrap();
+    assert_eq!(kept.disk, Some(first.clone()));
     let missing: VolumeName = "db/none".parse().unwrap();
     assert!(matches!(
-        catalog.bind_disk(&missing, "x"),
+        catalog.bind_disk(&missing, &first),
         Err(CatalogError::NoVolume(_))
     ));
 }
@@ -497,7 +509,11 @@ fn the_golden_bytes_of_the_values_do_not_change() {
     let golden = "0101000100000000000000020000000000000003000000000000000400000000000000";
     assert_eq!(hex(&known), golden);
     let golden = concat!(
-        "010200616200000004000000000002000001000000",
+        "020200616200000004000000000002000001",
+        "01",
+        "0300783a31",
+        "0200000000000000",
+        "0700000000000000",
         "0200",
         "0400",
         "2f742f30",
@@ -506,7 +522,11 @@ fn the_golden_bytes_of_the_values_do_not_change() {
         "2f6465762f736462",
         "02050077776e3a350600000000000000",
     );
-    assert_eq!(hex(&volume("a/b", "ab")), golden);
+    let record = VolumeRecord {
+        disk: Some(bound("x:1", 7)),
+        ..volume("a/b", "ab")
+    };
+    assert_eq!(hex(&record), golden);
     let golden = concat!(
         "010300000000000000bc0a0000000000000000000000000000",
         "0900000000000000",
@@ -566,5 +586,11 @@ fn values_of_another_version_or_cut_short_are_refused() {
     assert!(StreamState::decode("db", &longer).is_err());
     let bytes = volume("a/b", "ab").encode();
     assert_eq!(VolumeRecord::decode("a/b", &bytes), Ok(volume("a/b", "ab")));
+    // The first version: the same, without the place.
+    let mut first = [&bytes[..20], &bytes[36..]].concat();
+    first[0] = 1;
+    assert_eq!(VolumeRecord::decode("a/b", &first), Ok(volume("a/b", "ab")));
+    first[0] = 3;
+    assert!(VolumeRecord::decode("a/b", &first).is_err());
     assert!(VolumeRecord::decode("not a volume", &bytes).is_err());
 }

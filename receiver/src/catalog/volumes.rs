@@ -3,7 +3,7 @@
 use super::codec::KnownRow;
 use super::error::CatalogError;
 use super::pools::remove_map;
-use super::records::{GroupRecord, Lane, StreamState, VolumeRecord};
+use super::records::{Bound, GroupRecord, Lane, StreamState, VolumeRecord};
 use super::store::{Catalog, GROUPS, KNOWN, POOLS, STREAMS, VOLUMES, decode, store, stored};
 use super::{GROUPS_MAX, codec};
 use crate::points::any_counts;
@@ -103,17 +103,14 @@ impl Catalog {
     }
 
     /// Binds the volume to the disk its source has shown first; a bound one stays as it is.
-    /// Returns the identity it is bound to now.
-    pub fn bind_disk(&self, name: &VolumeName, identity: &str) -> Result<String, CatalogError> {
+    /// Returns what it is bound to now.
+    pub fn bind_disk(&self, name: &VolumeName, disk: &Bound) -> Result<Bound, CatalogError> {
         self.change(|write| {
             let mut volumes = write.open_table(VOLUMES)?;
             let key = name.to_string();
             let found: Option<VolumeRecord> = stored(&volumes, &key)?;
             let mut record = found.ok_or_else(|| CatalogError::NoVolume(name.clone()))?;
-            let bound = record
-                .disk
-                .get_or_insert_with(|| identity.to_owned())
-                .clone();
+            let bound = record.disk.get_or_insert_with(|| disk.clone()).clone();
             store(&mut volumes, &key, &record)?;
             Ok(bound)
         })

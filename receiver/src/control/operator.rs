@@ -4,7 +4,7 @@ use super::daemon::{Daemon, Hold};
 use super::message::{Request, Response, TargetInfo, VolumeAdd, VolumeInfo};
 use super::points::{At, Cursor};
 use super::status::{SourceStatus, Status, exact_time};
-use crate::catalog::{Catalog, Lane, TargetRecord, TokenRecord, VolumeRecord};
+use crate::catalog::{Bound, Catalog, Lane, Since, TargetRecord, TokenRecord, VolumeRecord};
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::secret;
@@ -298,7 +298,7 @@ impl VolumeInfo {
             size_bytes: record.size_bytes,
             sector_bytes: record.sector_bytes,
             layout: record.kind,
-            disk: record.disk.clone(),
+            disk: record.disk.as_ref().map(|disk| disk.identity.clone()),
             targets: targets.collect(),
         }
     }
@@ -317,7 +317,10 @@ impl VolumeInfo {
             size_bytes: self.size_bytes,
             sector_bytes: self.sector_bytes,
             kind: self.layout,
-            disk: self.disk.clone(),
+            disk: self.disk.clone().map(|identity| Bound {
+                identity,
+                since: Since::default(),
+            }),
             targets: targets.collect(),
         })
     }

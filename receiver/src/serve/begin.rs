@@ -48,5 +48,6 @@ pub(super) fn registered(record: &VolumeRecord) -> Registered {
         size_bytes,
         sector_bytes,
         refused: None,
+        since: record.disk.as_ref().map(|disk| disk.since),
     }
 }

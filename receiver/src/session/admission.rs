@@ -3,7 +3,7 @@
 //! Everything is checked against the catalog before the group hears of the hello. The disk a volume
 //! shows first is bound to it when nobody has anything against a hello that is not a probe.
 
-use crate::catalog::{Catalog, CatalogError, VolumeRecord};
+use crate::catalog::{Bound, Catalog, CatalogError, Since, VolumeRecord};
 use crate::foreign::is_printable;
 use std::collections::BTreeSet;
 use wire::control::{Hello, Refusal, RefusalCode};
@@ -69,11 +69,11 @@ fn check_volume(catalog: &Catalog, hello: &Hello, spec: &VolumeSpec) -> Result<(
         })?;
     check_geometry(&record, spec)?;
     match &record.disk {
-        Some(bound) if *bound != spec.identity => {
+        Some(bound) if bound.identity != spec.identity => {
             let text = format!(
-                "volume {name} belongs to disk {bound}, not to {}; add that disk, or remove and \
-                 add the volume at the receiver",
-                spec.identity
+                "volume {name} belongs to disk {}, not to {}; add that disk, or remove and add the \
+                 volume at the receiver",
+                bound.identity, spec.identity
             );
             Err(refusal(RefusalCode::WrongDisk, text))
         }
@@ -147,7 +147,11 @@ pub(super) fn bind(catalog: &Catalog, hello: &Hello) -> Result<(), Refusal> {
             group: hello.group.clone(),
             volume: spec.name.clone(),
         };
-        let bound = catalog.bind_disk(&name, &spec.identity).map_err(unable)?;
+        let disk = Bound {
+            identity: spec.identity.clone(),
+            since: Since::hello(hello),
+        };
+        let bound = catalog.bind_disk(&name, &disk).map_err(unable)?.identity;
         if bound != spec.identity {
             let text = format!("volume {name} belongs to disk {bound} since a moment ago");
             return Err(refusal(RefusalCode::WrongDisk, text));

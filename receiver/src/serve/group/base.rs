@@ -1,7 +1,7 @@
 //! Holds on the base, removals, and stopping: whatever waits for it to rest.
 
 use super::Group;
-use super::event::{HoldId, Output};
+use super::event::{HoldId, Output, Registered};
 use crate::catalog::PointRecord;
 use crate::control::{At, Cursor, Page};
 use crate::points::any_counts;
@@ -92,18 +92,28 @@ impl Group {
             self.out.push_back(Output::Kept(volume, why));
             return;
         }
-        let announced = self.current().is_some_and(|stream| {
-            stream
-                .intake
-                .stream()
-                .volumes
-                .iter()
-                .any(|spec| spec.name == volume)
-        });
-        if announced {
-            self.end_sessions(&format!("volume {}/{volume} was removed here", self.name));
-        }
+        self.end_sessions_with(&volume, "was removed here");
         self.removing.push(volume);
+    }
+
+    /// A volume was registered. A source that speaks of one before its disk has shown up does so
+    /// of another that had the name: it is to say hello again.
+    pub(super) fn add(&mut self, volume: Name, registered: Registered) {
+        if registered.since.is_none() {
+            self.end_sessions_with(&volume, "was registered here anew");
+        }
+        self.volumes.insert(volume, registered);
+    }
+
+    fn end_sessions_with(&mut self, volume: &Name, why: &str) {
+        let announced = self.current().is_some_and(|stream| {
+            let mut volumes = stream.intake.stream().volumes.iter();
+            volumes.any(|spec| spec.name == *volume)
+        });
+        let greeting = self.greeting.as_ref();
+        if announced || greeting.is_some_and(|greeting| greeting.announces(volume)) {
+            self.end_sessions(&format!("volume {}/{volume} {why}", self.name));
+        }
     }
 
     /// Whoever wanted it removed waits no longer.

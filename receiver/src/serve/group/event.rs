@@ -1,6 +1,6 @@
 //! What a group is told, and what it asks for.
 
-use crate::catalog::{PointRecord, StreamState};
+use crate::catalog::{PointRecord, Since, StreamState};
 use crate::control::At;
 use crate::fold::{Extent, RecordAt};
 use crate::journal::{Durable, Entry};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::time::Duration;
 use wire::control::{Control, Heartbeat, Hello};
 use wire::journal::StreamNumber;
-use wire::{Generation, Name, RecordHeader, SettleMark, Stamp, TimeMark};
+use wire::{Generation, Incarnation, Name, RecordHeader, SettleMark, Stamp, TimeMark};
 
 /// Number of a session; never used twice by one process.
 pub type SessionId = u64;
@@ -89,6 +89,16 @@ pub struct Registered {
     pub sector_bytes: u32,
     /// Why its targets cannot be written.
     pub refused: Option<Unopened>,
+    /// From where on records of its name are its own; nowhere before its disk has shown up.
+    pub since: Option<Since>,
+}
+
+impl Registered {
+    /// Whether a record of its name is its own.
+    pub(super) fn takes(&self, incarnation: Incarnation, stamp: Stamp) -> bool {
+        self.since
+            .is_some_and(|since| since.admits(incarnation, stamp))
+    }
 }
 
 /// Targets that were not opened.

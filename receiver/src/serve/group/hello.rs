@@ -8,11 +8,12 @@ use super::facts::OTHERS_HOLD;
 use super::session::Session;
 use super::stream::Stream;
 use super::{Group, STREAMS_MAX};
+use crate::catalog::Since;
 use crate::intake::{Base, Intake, STAMP_MAX};
 use crate::journal::Entry;
-use wire::Stamp;
 use wire::control::{Control, Hello, HelloAck, Refusal, RefusalCode};
 use wire::journal::{StreamClose, StreamOpen};
+use wire::{Name, Stamp};
 
 /// A hello that is not answered yet.
 #[derive(Debug)]
@@ -21,6 +22,14 @@ pub(super) struct Greeting {
     admitted: Admitted,
     /// What it changes has been appended.
     appended: bool,
+}
+
+impl Greeting {
+    /// Whether it is about the volume.
+    pub(super) fn announces(&self, volume: &Name) -> bool {
+        let mut volumes = self.admitted.hello.volumes.iter();
+        volumes.any(|spec| spec.name == *volume)
+    }
 }
 
 impl Group {
@@ -137,12 +146,22 @@ impl Group {
             return;
         }
         self.end_sessions("replaced by a newer session");
+        self.show_disks(&admitted.hello);
         self.generation = admitted.generation.counter;
         self.greeting = Some(Greeting {
             session,
             admitted,
             appended: false,
         });
+    }
+
+    /// The volumes a hello names are bound to their disks, if they were not before.
+    fn show_disks(&mut self, hello: &Hello) {
+        for spec in &hello.volumes {
+            if let Some(volume) = self.volumes.get_mut(&spec.name) {
+                volume.since.get_or_insert_with(|| Since::hello(hello));
+            }
+        }
     }
 
     /// Takes the waiting hello as far as it can go now.

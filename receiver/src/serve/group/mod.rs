@@ -131,9 +131,7 @@ impl Group {
             Event::JournalRoom(room) => self.journal_full = !room,
             Event::JournalPressed(upto) => self.journal_pressed(upto),
             Event::Job(outcome) => self.job_ended(now, outcome),
-            Event::Added(volume, registered) => {
-                self.volumes.insert(volume, registered);
-            }
+            Event::Added(volume, registered) => self.add(volume, registered),
             Event::Removing(volume) => self.remove(volume),
             Event::Keep(volume) => self.keep(volume),
             Event::Hold(hold, volume, at) => self.holds.ask(hold, volume, at),

@@ -186,15 +186,18 @@ impl Group {
             range,
             effect,
         };
-        self.is_registered(spec).then_some((spec, change))
+        let ours = self.is_registered(spec, stream, stamp);
+        ours.then_some((spec, change))
     }
 
     /// Whether records of this volume are for the targets registered now. A volume that was removed
-    /// and registered again with another geometry has its name only.
-    fn is_registered(&self, spec: &VolumeSpec) -> bool {
+    /// and registered again has the name, perhaps another geometry, and nothing of before (P13).
+    fn is_registered(&self, spec: &VolumeSpec, stream: &Stream, stamp: Stamp) -> bool {
         let registered = self.volumes.get(&spec.name);
         registered.is_some_and(|volume| {
-            (volume.size_bytes, volume.sector_bytes) == (spec.size_bytes, spec.sector_bytes)
+            let same =
+                (volume.size_bytes, volume.sector_bytes) == (spec.size_bytes, spec.sector_bytes);
+            same && volume.takes(stream.incarnation(), stamp)
         })
     }
 }

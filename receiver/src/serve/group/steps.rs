@@ -1,7 +1,7 @@
 //! Moving the base: through the streams in order, step by step.
 
 use super::committed::Committed;
-use super::event::{Job, JobOutcome, Now, Output};
+use super::event::{Job, JobOutcome, Now, Output, Registered};
 use super::stream::{Ending, Milestone, Stream};
 use super::{Group, STEP_INTERVAL};
 use crate::catalog::{PointRecord, StreamState};
@@ -67,6 +67,10 @@ impl Group {
             return;
         };
         let (known, base_here) = (stream.known, self.base.incarnation == stream.incarnation());
+        let incarnation = stream.incarnation();
+        let takes = |volume: Option<&Registered>, stamp| {
+            volume.is_some_and(|volume| volume.takes(incarnation, stamp))
+        };
         let progress = stream.intake.advance();
         for step in progress {
             if matches!(step, Progress::Lost { .. }) {
@@ -83,7 +87,9 @@ impl Group {
                 | Progress::Known { stamp, .. }
                 | Progress::Scattered { stamp, .. }
                     if stamp <= known => {}
-                Progress::Member { volume, .. } if !self.volumes.contains_key(&volume) => {}
+                Progress::Member {
+                    stamp, ref volume, ..
+                } if !takes(self.volumes.get(volume), stamp) => {}
                 step => self.points.handle(step),
             }
         }

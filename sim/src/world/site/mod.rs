@@ -68,6 +68,7 @@ impl World {
                     size_bytes: spec.size_bytes,
                     sector_bytes: spec.sector_bytes,
                     refused: None,
+                    since: Some(receiver::catalog::Since::default()),
                 };
                 (spec.name, registered)
             })

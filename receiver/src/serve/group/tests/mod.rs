@@ -1,6 +1,7 @@
 //! A source and a receiver, with real contents: whatever happens between them, a receiver that is
 //! restarted comes to a point by itself, and the point is what the source was there.
 
+mod anew;
 mod lost;
 mod pair;
 mod site;
@@ -9,7 +10,7 @@ mod stories;
 mod upkeep;
 mod window;
 
-use super::{Event, HoldId, Job, JobOutcome, Output, SessionId};
+use super::{Event, HoldId, Job, JobOutcome, Output, Registered, SessionId};
 use crate::catalog::PointRecord;
 use crate::control::At;
 use crate::points::any_counts;
@@ -179,7 +180,12 @@ impl World {
         }
         self.had_point = false;
         self.removed = true;
-        self.site.tell(Event::Added(volume.clone(), registered()));
+        self.site.kept.since[at] = None;
+        let anew = Registered {
+            since: None,
+            ..registered()
+        };
+        self.site.tell(Event::Added(volume.clone(), anew));
     }
 
     fn beat(&mut self) {
@@ -284,9 +290,14 @@ impl World {
         }
         for (session, text) in std::mem::take(&mut self.site.ended) {
             assert!(
-                ["newer session", "was removed", "was detached"]
-                    .iter()
-                    .any(|known| text.contains(known)),
+                [
+                    "newer session",
+                    "was removed",
+                    "registered here anew",
+                    "was detached"
+                ]
+                .iter()
+                .any(|known| text.contains(known)),
                 "session {session} ended: {text}"
             );
             if self.source.session() == Some(session) {
@@ -320,8 +331,7 @@ impl World {
             );
             return;
         };
-        // Restarted, it may find again in the journal what was removed.
-        self.had_point |= !self.removed;
+        self.had_point = true;
         let truth = self.source.history[&point.incarnation.counter][point.stamp.0 as usize];
         for volume in 0..VOLUMES {
             let held = state

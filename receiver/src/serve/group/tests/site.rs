@@ -1,7 +1,7 @@
 //! A receiving site without threads, disks or sockets: the group under test, a journal that makes
 //! things durable when told to, a base of numbered blocks, a catalog.
 
-use crate::catalog::{PointRecord, StreamState, VolumeState};
+use crate::catalog::{PointRecord, Since, StreamState, VolumeState};
 use crate::fold::{Content, RecordAt};
 use crate::journal::{Durable, Entry};
 use crate::serve::group::{
@@ -46,6 +46,7 @@ pub(super) fn registered() -> Registered {
         size_bytes,
         sector_bytes: 512,
         refused: None,
+        since: Some(Since::default()),
     }
 }
 
@@ -59,6 +60,8 @@ pub(super) struct Kept {
     pub(super) next_stream: u64,
     /// How far back points are kept.
     pub(super) retain: Duration,
+    /// From where on the records of a volume are its own.
+    pub(super) since: [Option<Since>; VOLUMES],
     /// Where it met other sources of its group, if there are any.
     pub(super) cut: Option<Option<TimeMark>>,
 }
@@ -88,6 +91,7 @@ impl Kept {
             payloads: BTreeMap::new(),
             next_stream: 1,
             retain: Duration::ZERO,
+            since: [Some(Since::default()); VOLUMES],
             cut: None,
         }
     }
@@ -96,7 +100,16 @@ impl Kept {
 impl Site {
     /// The receiver begins with what was kept.
     pub(super) fn begin(kept: Kept) -> Self {
-        let volumes = (0..VOLUMES).map(|volume| (name(volume), registered()));
+        let volumes = (0..VOLUMES).map(|volume| {
+            let since = kept.since[volume];
+            (
+                name(volume),
+                Registered {
+                    since,
+                    ..registered()
+                },
+            )
+        });
         let names = (Name::new("pg").unwrap(), Name::new("db1").unwrap());
         let mut restored = Restored::new(names, volumes.collect(), kept.catalog.clone(), 1);
         if let Some(cut) = kept.cut {
@@ -174,6 +187,9 @@ impl Site {
             counter: 1,
             lineage: 1,
         };
+        for since in &mut self.kept.since {
+            since.get_or_insert_with(|| Since::hello(&hello));
+        }
         let number = StreamNumber(self.kept.next_stream);
         self.kept.next_stream += 1;
         self.tell(Event::Hello(

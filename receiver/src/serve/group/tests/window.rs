@@ -20,7 +20,7 @@ fn quiet(seed: u64) -> World {
 }
 
 /// A world whose receiver keeps the points of so many records.
-fn windowed(seed: u64, records: u64) -> World {
+pub(super) fn windowed(seed: u64, records: u64) -> World {
     let mut world = quiet(seed);
     let mut kept = world.site.kept.clone();
     kept.retain = Duration::from_nanos(records * RECORD_NS);
